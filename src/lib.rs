@@ -1,0 +1,8 @@
+//! Hand-written WGSL compute kernels, forward and backward, run by a small dispatcher through wgpu.
+#![deny(missing_docs, unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod dispatch;
+
+pub use dispatch::{BufferView, Context, Error, Kernel, Recording, Requirements, Result};
+pub use wgpu;
