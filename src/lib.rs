@@ -2,7 +2,8 @@
 #![deny(missing_docs, unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod dense;
 pub mod dispatch;
 
-pub use dispatch::{BufferView, Context, Error, Kernel, Recording, Requirements, Result};
+pub use dispatch::{BufferView, Context, Error, Kernel, Planned, Recording, Requirements, Result};
 pub use wgpu;

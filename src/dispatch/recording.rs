@@ -7,7 +7,7 @@ use super::buffer::Arg;
 use super::context::Context;
 use super::error::Result;
 use super::grid::Cost;
-use super::launch::{Launch, Plan};
+use super::launch::Launch;
 use super::params::Slot;
 use super::pipeline::Pipeline;
 use super::timing::Timer;
@@ -83,6 +83,12 @@ impl Recording {
         self.dispatches.push(dispatch);
     }
 
+    /// A recording of one dispatch.
+    #[must_use]
+    pub fn single(dispatch: Dispatch) -> Self {
+        Self { dispatches: vec![dispatch] }
+    }
+
     /// Adds the dispatches of another recording.
     pub fn append(&mut self, other: Self) {
         self.dispatches.extend(other.dispatches);
@@ -149,43 +155,5 @@ impl Recording {
             }
         }
         Ok(chunks)
-    }
-}
-
-/// What every kernel offers. A kernel is made by its `new(&Context, Config)`, which plans once;
-/// recording checks the buffers against the plan.
-pub trait Kernel {
-    /// The buffers of one call.
-    type Args<'a>;
-
-    /// The context it was made for.
-    fn context(&self) -> &Context;
-
-    /// The variant, the dispatches and the scratch sizes.
-    fn plan(&self) -> &Plan;
-
-    /// Checks the buffers and binds them; records nothing.
-    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording>;
-
-    /// Records into an encoder, in a compute pass of its own. On `Err` the encoder is untouched.
-    fn record(&self, encoder: &mut wgpu::CommandEncoder, args: &Self::Args<'_>) -> Result<()> {
-        self.prepare(args)?.encode(encoder);
-        Ok(())
-    }
-
-    /// Records into a pass of the caller's. On `Err` the pass is untouched.
-    fn record_in(&self, pass: &mut wgpu::ComputePass<'_>, args: &Self::Args<'_>) -> Result<()> {
-        self.prepare(args)?.encode_in(pass);
-        Ok(())
-    }
-
-    /// Compiles its pipelines now rather than at the first recording.
-    fn warm_up(&self) -> Result<()> {
-        self.context().warm_up(self.plan())
-    }
-
-    /// The scratch buffers that it needs, newly made.
-    fn create_scratch(&self) -> Result<super::Scratch> {
-        self.context().create_scratch(self.plan())
     }
 }

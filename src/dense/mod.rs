@@ -1,0 +1,5 @@
+//! Dense building blocks: what every family stands on.
+
+pub mod activation;
+
+pub use activation::{Activation, ActivationBackward, ActivationConfig, ActivationForward};
