@@ -1,9 +1,12 @@
 //! Hand-written WGSL compute kernels, forward and backward, run by a small dispatcher through wgpu.
 #![deny(missing_docs, unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod dense;
 pub mod dispatch;
+pub mod models;
+pub mod train;
 
 pub use dispatch::{BufferView, Context, Error, Kernel, Planned, Recording, Requirements, Result};
 pub use wgpu;

@@ -2,4 +2,4 @@
 
 pub mod activation;
 
-pub use activation::{Activation, ActivationBackward, ActivationConfig, ActivationForward};
+pub use activation::*;

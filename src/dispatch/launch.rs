@@ -17,8 +17,6 @@ pub struct Launch {
     pub cost: Cost,
 }
 
-/// Bytes before the kernel's own parameters: `first_group: u32, groups: u32`.
-pub(crate) const PARAMS_HEADER: usize = 8;
 /// The longest uniform block.
 pub(crate) const PARAMS_MAX: usize = 256;
 

@@ -1,0 +1,18 @@
+//! The training core: tensors, a tape, named parameters, schedules and checkpoints.
+//!
+//! It is small on purpose. A [`Tensor`] is a buffer and a shape. A [`Tape`] records each
+//! operation's forward pass and keeps what its backward pass needs; [`Tape::backward`] appends the
+//! backward passes in reverse, through the same kernels. The result is a
+//! [`Recording`](crate::Recording) that a training loop encodes again at every step.
+
+pub mod checkpoint;
+mod parameters;
+mod schedule;
+mod tape;
+mod tensor;
+
+pub use checkpoint::Checkpoint;
+pub use parameters::Parameters;
+pub use schedule::Schedule;
+pub use tape::{Gradients, Tape, Variable};
+pub use tensor::Tensor;

