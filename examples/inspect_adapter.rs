@@ -1,0 +1,59 @@
+//! What this machine's adapters can do, and which variant each kernel would take there.
+//!
+//! `cargo run --release --example inspect_adapter`
+
+use patchfield::dense::*;
+use patchfield::dispatch::{Capabilities, Plan, describe};
+use patchfield::{Requirements, Result, wgpu};
+
+/// A typical size of each kernel.
+fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
+    let activation = ActivationConfig { activation: Activation::Gelu, count: 1 << 20, variant: None };
+    vec![("dense/activation", ActivationForward::plan(&activation, caps))]
+}
+
+fn main() {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    if adapters.is_empty() {
+        println!("no adapter: `cargo xtask demo` installs Mesa's software Vulkan driver on Linux");
+    }
+    for adapter in adapters {
+        let info = adapter.get_info();
+        println!("{}", describe(&info));
+        let wanted = Requirements::for_adapter(&adapter);
+        let (device, _queue) = match pollster::block_on(adapter.request_device(&wanted.device_descriptor())) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("  gives no device: {error}\n");
+                continue;
+            }
+        };
+        let caps = Capabilities::of(&device);
+        let limits = &caps.limits;
+        println!("  kind              {:?}{}", info.device_type, if caps.cpu { " (variants for CPUs)" } else { "" });
+        println!("  f16               {}", caps.f16);
+        match caps.subgroups {
+            Some((low, high)) => println!("  subgroups         {low} to {high} invocations"),
+            None => println!("  subgroups         no"),
+        }
+        println!("  f32 atomics       {}", caps.float_atomics);
+        println!("  timestamps        {}", caps.timestamps);
+        println!("  storage binding   {} MiB", limits.max_storage_buffer_binding_size >> 20);
+        println!("  storage buffers   {} in a shader", limits.max_storage_buffers_per_shader_stage);
+        println!("  workgroup memory  {} KiB", limits.max_compute_workgroup_storage_size >> 10);
+        println!("  invocations       {} in a workgroup", limits.max_compute_invocations_per_workgroup);
+        for (kernel, plan) in plans(&caps) {
+            match plan {
+                Ok(plan) => println!(
+                    "  {kernel:<24} {:<12} {:>3} dispatches, {:>6} KiB of scratch",
+                    plan.variant,
+                    plan.launches.len(),
+                    plan.scratch_bytes() >> 10
+                ),
+                Err(error) => println!("  {kernel:<24} {error}"),
+            }
+        }
+        println!();
+    }
+}
