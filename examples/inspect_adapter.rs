@@ -31,7 +31,11 @@ fn main() {
         };
         let caps = Capabilities::of(&device);
         let limits = &caps.limits;
-        println!("  kind              {:?}{}", info.device_type, if caps.cpu { " (variants for CPUs)" } else { "" });
+        println!(
+            "  kind              {:?}{}",
+            info.device_type,
+            if caps.cpu { " (variants for CPUs)" } else { "" }
+        );
         println!("  f16               {}", caps.f16);
         match caps.subgroups {
             Some((low, high)) => println!("  subgroups         {low} to {high} invocations"),

@@ -6,6 +6,7 @@
 pub mod dense;
 pub mod dispatch;
 pub mod models;
+pub mod radial;
 pub mod train;
 
 pub use dispatch::{BufferView, Context, Error, Kernel, Planned, Recording, Requirements, Result};

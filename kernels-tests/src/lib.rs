@@ -2,10 +2,12 @@
 
 pub mod dense;
 pub mod harness;
+pub mod radial;
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<harness::Case> {
     let mut all = Vec::new();
     all.extend(dense::cases());
+    all.extend(radial::cases());
     all
 }

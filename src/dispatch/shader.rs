@@ -28,7 +28,12 @@ pub struct Binding {
 impl Binding {
     /// The same binding as an array of `vec4<f32>` or `vec4<u32>`.
     pub(crate) const fn vec4(self) -> Self {
-        Self { stride: 16, ..self }
+        self.stride(16)
+    }
+
+    /// The same binding as an array of structures of `bytes` bytes.
+    pub(crate) const fn stride(self, bytes: u64) -> Self {
+        Self { stride: bytes, ..self }
     }
 }
 

@@ -1,0 +1,219 @@
+// A small fully connected network in one dispatch (tiny-cuda-nn's "fully fused" network), forward
+// and backward. LAYERS hidden layers of WIDTH, then a linear layer to OUTPUTS.
+//
+//   forward:   z_0 = W_0 [x, 1],  z_l = W_l [a(z_{l-1}), 1],  y = b(z_LAYERS)
+//   backward:  d_LAYERS = dy b'(z_LAYERS),  d_{l-1} = (W_l^T d_l) a'(z_{l-1}),  dx = W_0^T d_0
+//   weights:   dW_l = sum over the points of d_l [a(z_{l-1}), 1]^T
+//
+// weights: layer after layer, rows of outputs. A row has the inputs, rounded up to 4, then the bias
+// and three zeros, so that a bias is one more input that is always 1. The output layer's rows are
+// rounded up to 4 as well.
+//
+// forward, backward: one invocation a point. Its activations stay in private memory; weights are
+// read at indices that are uniform over the workgroup, four inputs at a time, for four outputs with
+// four partial sums each (16 independent accumulators).
+// weight_gradient: one invocation has 4 rows x 4 columns of dW over a block of points; `sum_blocks`
+// adds the blocks in order. Workgroup memory: 0 bytes.
+
+struct Params {
+    first_group: u32,
+    groups: u32,
+    points: u32,
+    // weight_gradient: the layer's inputs and outputs, rounded up to 4, in vec4s; where its rows begin
+    // (in vec4s), where its inputs and its d begin (in f32); blocks; vec4s of one copy of the weights.
+    columns: u32,
+    rows: u32,
+    first_weight: u32,
+    first_input: u32,
+    first_delta: u32,
+    blocks: u32,
+    total: u32,
+    parameter: f32,   // of the hidden activation
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> x: array<f32>;                    // [N, INPUTS]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;              // [N, OUTPUTS]
+@group(0) @binding(4) var<storage, read_write> kept: array<vec4<f32>>;     // [LAYERS, N, WIDTH] z, then [N, OUTPUTS4] z
+@group(0) @binding(2) var<storage, read> kept_in: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> dy: array<f32>;                   // [N, OUTPUTS]
+@group(0) @binding(4) var<storage, read_write> deltas: array<vec4<f32>>;   // as `kept`
+@group(0) @binding(5) var<storage, read_write> dx: array<f32>;             // [N, INPUTS]
+@group(0) @binding(1) var<storage, read> layer_x: array<f32>;              // x
+@group(0) @binding(3) var<storage, read> deltas_in: array<f32>;            // as `deltas`
+@group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;  // [blocks, weights]
+@group(0) @binding(1) var<storage, read> partial_in: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dweights: array<vec4<f32>>;
+
+fn activate4(v: vec4<f32>) -> vec4<f32> {
+    let p = params.parameter;
+    return vec4<f32>(activate(v.x, p), activate(v.y, p), activate(v.z, p), activate(v.w, p));
+}
+
+fn derivative4(v: vec4<f32>) -> vec4<f32> {
+    let p = params.parameter;
+    return vec4<f32>(activate_derivative(v.x, p), activate_derivative(v.y, p),
+                     activate_derivative(v.z, p), activate_derivative(v.w, p));
+}
+
+fn load_x(point: u32, i: u32) -> f32 {
+    return select(0.0, x[min(point * INPUTS + i, params.points * INPUTS - 1u)], i < INPUTS);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let point = group * WORKGROUP + local;
+    if group >= params.groups || point >= params.points { return; }
+    var a: array<vec4<f32>, LONGEST4>;
+    var b: array<vec4<f32>, LONGEST4>;
+    for (var i = 0u; i < INPUTS4; i++) {
+        a[i] = vec4<f32>(load_x(point, 4u * i), load_x(point, 4u * i + 1u),
+                         load_x(point, 4u * i + 2u), load_x(point, 4u * i + 3u));
+    }
+    var first = 0u;
+    var inputs = INPUTS4;
+    for (var l = 0u; l <= LAYERS; l++) {
+        let outputs = select(WIDTH4, OUTPUTS4, l == LAYERS);
+        let row = inputs + 1u;
+        for (var o = 0u; o < outputs; o++) {
+            let at = first + 4u * o * row;
+            var s0 = vec4<f32>(weights[at + inputs].x, 0.0, 0.0, 0.0);
+            var s1 = vec4<f32>(weights[at + row + inputs].x, 0.0, 0.0, 0.0);
+            var s2 = vec4<f32>(weights[at + 2u * row + inputs].x, 0.0, 0.0, 0.0);
+            var s3 = vec4<f32>(weights[at + 3u * row + inputs].x, 0.0, 0.0, 0.0);
+            for (var i = 0u; i < inputs; i++) {
+                let v = a[i];
+                s0 = fma(weights[at + i], v, s0);
+                s1 = fma(weights[at + row + i], v, s1);
+                s2 = fma(weights[at + 2u * row + i], v, s2);
+                s3 = fma(weights[at + 3u * row + i], v, s3);
+            }
+            b[o] = vec4<f32>(s0.x + s0.y + s0.z + s0.w, s1.x + s1.y + s1.z + s1.w,
+                             s2.x + s2.y + s2.z + s2.w, s3.x + s3.y + s3.z + s3.w);
+        }
+        if KEEP {
+            for (var o = 0u; o < outputs; o++) {
+                kept[(l * params.points * WIDTH4) + point * outputs + o] = b[o];
+            }
+        }
+        if l < LAYERS {
+            for (var o = 0u; o < outputs; o++) { a[o] = activate4(b[o]); }
+        }
+        first += 4u * outputs * row;
+        inputs = outputs;
+    }
+    for (var o = 0u; o < OUTPUTS; o++) {
+        y[point * OUTPUTS + o] = b[o / 4u][o % 4u];
+    }
+}
+
+// d of every layer, and dx. The derivative of the output activation is 1: it is a kernel of its own.
+@compute @workgroup_size(WORKGROUP)
+fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+            @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let point = group * WORKGROUP + local;
+    if group >= params.groups || point >= params.points { return; }
+    var d: array<vec4<f32>, LONGEST4>;
+    var e: array<vec4<f32>, LONGEST4>;
+    for (var o = 0u; o < OUTPUTS; o++) { d[o / 4u][o % 4u] = dy[point * OUTPUTS + o]; }
+    for (var o = 0u; o < OUTPUTS4; o++) {
+        deltas[LAYERS * params.points * WIDTH4 + point * OUTPUTS4 + o] = d[o];
+    }
+    var end = TOTAL4;
+    for (var step = 0u; step <= LAYERS; step++) {
+        let l = LAYERS - step;
+        let outputs = select(WIDTH4, OUTPUTS4, l == LAYERS);
+        let inputs = select(WIDTH4, INPUTS4, l == 0u);
+        let row = inputs + 1u;
+        let first = end - 4u * outputs * row;
+        if l > 0u || WANT_DX {
+            for (var i = 0u; i < inputs; i++) {
+                var s0 = vec4<f32>(0.0);
+                var s1 = vec4<f32>(0.0);
+                var s2 = vec4<f32>(0.0);
+                var s3 = vec4<f32>(0.0);
+                for (var o = 0u; o < outputs; o++) {
+                    let v = d[o];
+                    let at = first + 4u * o * row + i;
+                    s0 = fma(weights[at], vec4<f32>(v.x), s0);
+                    s1 = fma(weights[at + row], vec4<f32>(v.y), s1);
+                    s2 = fma(weights[at + 2u * row], vec4<f32>(v.z), s2);
+                    s3 = fma(weights[at + 3u * row], vec4<f32>(v.w), s3);
+                }
+                e[i] = (s0 + s1) + (s2 + s3);
+            }
+        }
+        if l > 0u {
+            let at = ((l - 1u) * params.points + point) * WIDTH4;
+            for (var i = 0u; i < WIDTH4; i++) {
+                d[i] = e[i] * derivative4(kept_in[at + i]);
+                deltas[at + i] = d[i];
+            }
+        }
+        end = first;
+    }
+    if WANT_DX {
+        for (var i = 0u; i < INPUTS; i++) { dx[point * INPUTS + i] = e[i / 4u][i % 4u]; }
+    }
+}
+
+// What column block `c` of the layer's input holds for a point: a(z) of the layer before, x, or the 1 of the bias.
+fn layer_input(point: u32, c: u32) -> vec4<f32> {
+    if c == params.columns { return vec4<f32>(1.0, 0.0, 0.0, 0.0); }
+    if FIRST {
+        let at = point * INPUTS;
+        var v = vec4<f32>(0.0);
+        for (var k = 0u; k < 4u; k++) {
+            if 4u * c + k < INPUTS { v[k] = layer_x[at + 4u * c + k]; }
+        }
+        return v;
+    }
+    return activate4(kept_in[params.first_input + point * WIDTH4 + c]);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    // A workgroup has a block of points and 8 rows; its invocations have the columns.
+    let row_blocks = params.rows;
+    let column_blocks = (params.columns + WORKGROUP) / WORKGROUP;
+    let block = group / (row_blocks * column_blocks);
+    let row = group / column_blocks % row_blocks;
+    let c = group % column_blocks * WORKGROUP + local;
+    if group >= params.groups || c > params.columns { return; }
+    var s0 = vec4<f32>(0.0);
+    var s1 = vec4<f32>(0.0);
+    var s2 = vec4<f32>(0.0);
+    var s3 = vec4<f32>(0.0);
+    let end = min(params.points, (block + 1u) * BLOCK);
+    for (var point = block * BLOCK; point < end; point++) {
+        let v = layer_input(point, c);
+        let at = params.first_delta + (point * params.rows + row) * 4u;
+        s0 = fma(vec4<f32>(deltas_in[at]), v, s0);
+        s1 = fma(vec4<f32>(deltas_in[at + 1u]), v, s1);
+        s2 = fma(vec4<f32>(deltas_in[at + 2u]), v, s2);
+        s3 = fma(vec4<f32>(deltas_in[at + 3u]), v, s3);
+    }
+    let length = params.columns + 1u;
+    let out = block * params.total + params.first_weight + 4u * row * length + c;
+    partial[out] = s0;
+    partial[out + length] = s1;
+    partial[out + 2u * length] = s2;
+    partial[out + 3u * length] = s3;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sum_blocks(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+              @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.total { return; }
+    var sum = vec4<f32>(0.0);
+    for (var block = 0u; block < params.blocks; block++) { sum += partial_in[block * params.total + i]; }
+    dweights[i] = sum;
+}
