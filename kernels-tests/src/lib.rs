@@ -1,8 +1,11 @@
 //! The proving ground: cases, f64 references and the harness that runs them on every adapter.
 
+pub mod args;
+pub mod canaries;
 pub mod dense;
 pub mod harness;
 pub mod radial;
+pub mod report;
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<harness::Case> {

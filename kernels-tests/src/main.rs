@@ -1,32 +1,90 @@
-//! `kernels-tests [FILTER]`: runs every case (whose name contains FILTER) on every adapter.
+//! `kernels-tests [FILTER]`: runs every case on every adapter, then plants bugs that must be found.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
-use kernels_tests::harness::{adapter, run};
+use kernels_tests::args::{Args, HELP};
+use kernels_tests::canaries;
+use kernels_tests::harness::adapter::{self, Adapter};
+use kernels_tests::harness::{Case, run};
+use kernels_tests::report::Report;
 
 fn main() -> ExitCode {
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    let adapters = adapter::all();
-    let cases = kernels_tests::cases();
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let args = match Args::parse(std::env::args().skip(1)) {
+        Ok(args) if args.help => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(args) => args,
+        Err(message) => {
+            eprintln!("{message}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut cases = kernels_tests::cases();
+    cases.retain(|case| format!("{} {}", case.kernel, case.name).contains(&args.filter));
+    let good = run_cases(&args, &cases);
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_cases(args: &Args, cases: &[Case]) -> bool {
+    let mut adapters = adapter::all();
+    adapters.retain(|adapter| adapter.name.contains(&args.adapter));
+    let mut report = Report::default();
     for adapter in &adapters {
-        println!("{}: {}", adapter.name, patchfield::dispatch::describe(&adapter.info));
-        let start = std::time::Instant::now();
-        for case in cases.iter().filter(|c| format!("{} {}", c.kernel, c.name).contains(&filter)) {
-            match run::run(&adapter.context, case, None) {
-                run::Outcome::Passed => passed += 1,
-                run::Outcome::Skipped(why) => {
-                    skipped += 1;
-                    println!("SKIPPED {} on {}: {}: {why}", case.kernel, adapter.name, case.name);
-                }
-                run::Outcome::Failed(why) => {
-                    failed += 1;
-                    println!("FAILED {} on {}: {}: {why}", case.kernel, adapter.name, case.name);
+        run_adapter(adapter, cases, &mut report);
+    }
+    let mut good = true;
+    // A filter by kernel runs its canaries too; a filter by case would hide what they need.
+    let canary_cases: Vec<_> = if args.no_canaries { Vec::new() } else { kernels_tests::cases() };
+    if let Some(adapter) = canaries::best_adapter(&adapters) {
+        for canary in canaries::CANARIES.iter().filter(|c| c.kernel.contains(&args.filter)) {
+            if args.no_canaries {
+                break;
+            }
+            report.canaries_planted += 1;
+            match canaries::plant(&adapter.context, &canary_cases, canary) {
+                Ok(_) => report.canaries_found += 1,
+                Err(why) => {
+                    good = false;
+                    println!("CANARY LIVES: {} in {}: {why}", canary.bug, canary.shader);
                 }
             }
         }
-        println!("  {:.1} s", start.elapsed().as_secs_f64());
     }
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if let Some(path) = &args.report {
+        if let Err(error) = report.write(path) {
+            eprintln!("{}: {error}", path.display());
+            good = false;
+        }
+    }
+    println!("\n{}", report.table());
+    println!("{} of {} canaries found", report.canaries_found, report.canaries_planted);
+    let required = std::env::var("PATCHFIELD_REQUIRE_GPU").is_ok_and(|value| value == "1");
+    if adapters.is_empty() {
+        println!("LOUD SKIP: no adapter: not one case ran");
+        good &= !required;
+    }
+    if adapters.len() < args.min_adapters {
+        println!("FAILED: {} adapters, {} were asked for", adapters.len(), args.min_adapters);
+        good = false;
+    }
+    let total = report.total();
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    good && total.failed == 0
+}
+
+fn run_adapter(adapter: &Adapter, cases: &[Case], report: &mut Report) {
+    let info = patchfield::dispatch::describe(&adapter.info);
+    println!("{}: {info}", adapter.name);
+    report.adapters.push((adapter.name.clone(), info));
+    let start = Instant::now();
+    for case in cases {
+        let outcome = run::run(&adapter.context, case, None);
+        if let run::Outcome::Failed(why) = &outcome {
+            println!("FAILED {} on {}: {}: {why}", case.kernel, adapter.name, case.name);
+        }
+        report.add(case.kernel, &outcome);
+    }
+    println!("  {} cases, {:.1} s", cases.len(), start.elapsed().as_secs_f64());
 }
