@@ -1,9 +1,13 @@
 //! Cases and references of `patchfield::dense`.
 
 pub mod activation;
+pub mod loss;
+pub mod optimizer;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(loss::cases());
+    all.extend(optimizer::cases());
     all
 }

@@ -1,0 +1,234 @@
+//! Reference and cases of `dense::loss`.
+
+use patchfield::dense::loss::*;
+use patchfield::{Kernel, Result};
+
+use crate::harness::{Case, Data, Expected, Random};
+
+/// `(loss, derivative)` of one element in f64, before the mean.
+pub fn reference(loss: Loss, p: f64, t: f64) -> (f64, f64) {
+    let d = p - t;
+    let sign = if d == 0.0 { 0.0 } else { d.signum() };
+    match loss {
+        Loss::Squared => (d * d, 2.0 * d),
+        Loss::Absolute => (d.abs(), sign),
+        Loss::Huber { delta } => {
+            let delta = f64::from(delta);
+            let far = d.abs() > delta;
+            (
+                if far { delta * (d.abs() - 0.5 * delta) } else { 0.5 * d * d },
+                if far { delta * sign } else { d },
+            )
+        }
+        Loss::Relative { epsilon } => {
+            let scale = t.abs() + f64::from(epsilon);
+            (d.abs() / scale, sign / scale)
+        }
+        Loss::RelativeSquared { epsilon } => {
+            let scale = p * p + f64::from(epsilon);
+            (d * d / scale, 2.0 * d / scale)
+        }
+    }
+}
+
+/// `(loss, gradient)` of one row of logits in f64; a target that is no class gives zeros.
+pub fn cross_entropy(z: &[f64], target: usize) -> (f64, Vec<f64>) {
+    let Some(&own) = z.get(target) else { return (0.0, vec![0.0; z.len()]) };
+    let maximum = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = z.iter().map(|z| (z - maximum).exp()).sum();
+    let gradient = z.iter().enumerate().map(|(c, z)| (z - maximum).exp() / sum - f64::from(c == target));
+    (sum.ln() + maximum - own, gradient.collect())
+}
+
+const ALL: [Loss; 5] = [
+    Loss::Squared,
+    Loss::Absolute,
+    Loss::Huber { delta: 0.75 },
+    Loss::Relative { epsilon: 0.01 },
+    Loss::RelativeSquared { epsilon: 0.01 },
+];
+
+// Rounding of a mean: at most 4 + 8 additions on the way to a partial sum of 1024, 16 + 8 in each
+// of up to two reductions, and the factor: 61; plus 8 of a term itself.
+const MEAN: f64 = 70.0;
+
+fn elementwise(loss: Loss, n: u32, gradient: bool, poison: Option<f32>, random: &mut Random) -> Case {
+    let scale = 128.0;
+    let config = LossConfig { loss, count: n, scale, gradient };
+    let mut p = random.vec(n as usize, -3.0, 3.0);
+    let mut t = random.vec(n as usize, -3.0, 3.0);
+    for i in (2..n as usize).step_by(7) {
+        t[i] = p[i];
+    }
+    let at = n as usize / 2;
+    if let Some(bad) = poison {
+        if n.is_multiple_of(2) { p[at] = bad } else { t[at] = bad }
+    }
+    let (mut mean, mut dp) = ((0.0, 0.0), Vec::new());
+    for (i, (&p, &t)) in p.iter().zip(&t).enumerate() {
+        if poison.is_some() && i == at {
+            mean.0 = f64::NAN;
+            dp.push((f64::NAN, 0.0));
+            continue;
+        }
+        let (p, t) = (f64::from(p), f64::from(t));
+        let (l, d) = reference(loss, p, t);
+        // The difference has an error of 2^-24 |d|; near d = 0 it is exact. The derivative of Huber
+        // is continuous, so that a branch taken the other way changes nothing beyond rounding.
+        mean.0 += l / f64::from(n);
+        mean.1 += l / f64::from(n);
+        let factor = f64::from(scale) / f64::from(n);
+        dp.push((d * factor, d.abs() * factor));
+    }
+    let name = format!("{loss:?}, {n}, gradient {gradient}, poison {poison:?}");
+    let case = Case::new("dense/loss", name, move |context, b| {
+        let kernel = ElementwiseLoss::new(context, config)?;
+        let scratch = b.scratch(&kernel)?;
+        kernel.prepare(&ElementwiseLossArgs {
+            prediction: b["prediction"],
+            target: b["target"],
+            loss: b["loss"],
+            gradient: gradient.then(|| b["gradient"]),
+            scratch: &scratch,
+        })
+    })
+    .input("prediction", &p)
+    .input("target", &t)
+    .output("loss", Expected::near(&[mean], MEAN, 0.0));
+    if gradient { case.output("gradient", Expected::near(&dp, 10.0, 0.0)) } else { case }
+}
+
+fn entropy(
+    rows: u32,
+    classes: u32,
+    gradient: bool,
+    variant: CrossEntropyVariant,
+    poison: bool,
+    random: &mut Random,
+) -> Case {
+    let scale = 2.0;
+    let config = CrossEntropyConfig { rows, classes, scale, gradient, variant: Some(variant) };
+    // The second row lies near +200: exp without the maximum taken off would overflow.
+    let mut z = random.vec((rows * classes) as usize, -9.0, 9.0);
+    z.iter_mut().skip(classes as usize).take(classes as usize).for_each(|z| *z += 200.0);
+    // Every fifth row has no class of its own.
+    let target: Vec<u32> =
+        (0..rows).map(|r| if r % 5 == 3 { classes + r - 3 } else { random.below(classes) }).collect();
+    let bad = rows / 2;
+    if poison {
+        z[(bad * classes + classes / 2) as usize] = f32::NAN;
+    }
+    let (mut mean, mut dz) = ((0.0, 0.0), Vec::new());
+    for (r, (row, &t)) in z.chunks(classes as usize).zip(&target).enumerate() {
+        if poison && r == bad as usize {
+            mean.0 = f64::NAN;
+            dz.extend(row.iter().map(|_| (f64::NAN, 0.0)));
+            continue;
+        }
+        let row: Vec<f64> = row.iter().map(|&z| z.into()).collect();
+        let (loss, gradient) = cross_entropy(&row, t as usize);
+        let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let own = row.get(t as usize).copied().unwrap_or(maximum);
+        mean.0 += loss / f64::from(rows);
+        // log(sum) has the sum's relative error as its absolute one: 1 beside the terms.
+        mean.1 += (loss + (maximum - own).abs() + 1.0) / f64::from(rows);
+        let factor = f64::from(scale) / f64::from(rows);
+        for (c, g) in gradient.iter().enumerate() {
+            let exponent = 1.0 + (row[c] - maximum).abs();
+            let softmax = g + f64::from(c == t as usize);
+            dz.push((g * factor, factor * (softmax * exponent + g.abs())));
+        }
+    }
+    // A row's sum of exponentials: one addition a class, at the most, and 3 + 2|z| units each exp.
+    let sum = f64::from(classes).sqrt() * 4.0 + 16.0;
+    let name = format!("cross-entropy, {rows}x{classes}, gradient {gradient}, {variant:?}, poison {poison}");
+    let case = Case::new("dense/loss", name, move |context, b| {
+        let kernel = CrossEntropy::new(context, config)?;
+        let scratch = b.scratch(&kernel)?;
+        kernel.prepare(&CrossEntropyArgs {
+            logits: b["logits"],
+            target: b["target"],
+            loss: b["loss"],
+            gradient: gradient.then(|| b["gradient"]),
+            scratch: &scratch,
+        })
+    })
+    .input("logits", &z)
+    .read("target", Data::U32(target))
+    .output("loss", Expected::near(&[mean], MEAN + sum, 0.0));
+    if gradient { case.output("gradient", Expected::near(&dz, sum, 1e-37)) } else { case }
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut random = Random::new(11);
+    let mut cases = Vec::new();
+    for loss in ALL {
+        for n in [1, 255, 256, 257, 1024, 1025, 4099] {
+            cases.push(elementwise(loss, n, true, None, &mut random));
+        }
+        cases.push(elementwise(loss, 997, false, None, &mut random));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            cases.push(elementwise(loss, 1030, true, Some(bad), &mut random));
+            cases.push(elementwise(loss, 1033, false, Some(bad), &mut random));
+        }
+    }
+    for variant in [CrossEntropyVariant::Invocation, CrossEntropyVariant::Workgroup] {
+        for (rows, classes) in [(1, 1), (1, 10), (7, 255), (5, 256), (4, 257), (257, 10), (3, 1009)] {
+            cases.push(entropy(rows, classes, true, variant, false, &mut random));
+        }
+        cases.push(entropy(9, 300, false, variant, false, &mut random));
+        cases.push(entropy(9, 300, true, variant, true, &mut random));
+        cases.push(entropy(6, 7, false, variant, true, &mut random));
+    }
+    // 4,099 partial sums: two reductions.
+    cases.push(entropy(4099, 3, true, CrossEntropyVariant::Workgroup, false, &mut random));
+    cases
+}
+
+/// What a configuration must refuse.
+pub fn refused(context: &patchfield::Context) -> [Result<()>; 4] {
+    let good = LossConfig { loss: Loss::Squared, count: 4, scale: 1.0, gradient: false };
+    let entropy = CrossEntropyConfig { rows: 4, classes: 4, scale: 1.0, gradient: false, variant: None };
+    [
+        ElementwiseLoss::new(context, LossConfig { count: 0, ..good }).map(drop),
+        ElementwiseLoss::new(context, LossConfig { loss: Loss::Huber { delta: 0.0 }, ..good }).map(drop),
+        ElementwiseLoss::new(context, LossConfig { scale: f32::NAN, ..good }).map(drop),
+        CrossEntropy::new(context, CrossEntropyConfig { classes: 0, ..entropy }).map(drop),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derivatives_agree_with_finite_differences() {
+        let mut random = Random::new(12);
+        let h = 1e-6;
+        for _ in 0..300 {
+            let (p, t) = (f64::from(random.uniform(-3.0, 3.0)), f64::from(random.uniform(-3.0, 3.0)));
+            if (p - t).abs() < 1e-3 || ((p - t).abs() - 0.75).abs() < 1e-3 {
+                continue;
+            }
+            for loss in ALL {
+                // The last one's denominator is constant by definition.
+                if matches!(loss, Loss::RelativeSquared { .. }) {
+                    continue;
+                }
+                let slope = (reference(loss, p + h, t).0 - reference(loss, p - h, t).0) / (2.0 * h);
+                let d = reference(loss, p, t).1;
+                assert!((slope - d).abs() < 1e-6 * (1.0 + d.abs()), "{loss:?} at {p}, {t}: {slope} {d}");
+            }
+        }
+        let z: Vec<f64> = (0..9).map(|_| f64::from(random.uniform(-3.0, 3.0))).collect();
+        let (_, gradient) = cross_entropy(&z, 4);
+        for c in 0..9 {
+            let at = |h: f64| {
+                let mut z = z.clone();
+                z[c] += h;
+                cross_entropy(&z, 4).0
+            };
+            assert!(((at(h) - at(-h)) / (2.0 * h) - gradient[c]).abs() < 1e-8);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Mean losses with their gradients (`shaders/dense/loss.wgsl`).
+
+use crate::dispatch::{
+    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
+    check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+};
+
+/// An elementwise loss of `d = prediction - target`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Loss {
+    /// `d^2`: mean squared error.
+    #[default]
+    Squared,
+    /// `|d|`; the derivative at 0 is 0.
+    Absolute,
+    /// `d^2 / 2` up to `|d| = delta`, then `delta (|d| - delta / 2)` (Huber 1964).
+    Huber {
+        /// Where the parabola becomes a line; above 0.
+        delta: f32,
+    },
+    /// `|d| / (|target| + epsilon)`: mean absolute percentage error as a fraction.
+    Relative {
+        /// Keeps the denominator from 0; above 0. Common: 0.01.
+        epsilon: f32,
+    },
+    /// `d^2 / (prediction^2 + epsilon)`, the denominator held constant in the gradient
+    /// (Lehtinen et al. 2018, section 3.3.1).
+    RelativeSquared {
+        /// Keeps the denominator from 0; above 0. Common: 0.01.
+        epsilon: f32,
+    },
+}
+
+impl Loss {
+    fn id(self) -> u32 {
+        match self {
+            Self::Squared => 0,
+            Self::Absolute => 1,
+            Self::Huber { .. } => 2,
+            Self::Relative { .. } => 3,
+            Self::RelativeSquared { .. } => 4,
+        }
+    }
+
+    fn parameter(self) -> f32 {
+        match self {
+            Self::Huber { delta } => delta,
+            Self::Relative { epsilon } | Self::RelativeSquared { epsilon } => epsilon,
+            _ => 1.0,
+        }
+    }
+}
+
+/// An elementwise loss over `count` elements.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossConfig {
+    /// The function.
+    pub loss: Loss,
+    /// Elements, at least 1.
+    pub count: u32,
+    /// Factor of the gradient, not of the loss; 1 gives the gradient of the mean.
+    pub scale: f32,
+    /// Whether the gradient is computed.
+    pub gradient: bool,
+}
+
+/// How the rows of a cross-entropy are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrossEntropyVariant {
+    /// One invocation a row: few classes, and CPU adapters.
+    Invocation,
+    /// One workgroup a row.
+    Workgroup,
+}
+
+/// Cross-entropy of `rows` distributions over `classes` classes, from logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CrossEntropyConfig {
+    /// Rows, at least 1.
+    pub rows: u32,
+    /// Classes, at least 1.
+    pub classes: u32,
+    /// Factor of the gradient, not of the loss; 1 gives the gradient of the mean.
+    pub scale: f32,
+    /// Whether the gradient is computed.
+    pub gradient: bool,
+    /// `None`: by the number of classes and the adapter.
+    pub variant: Option<CrossEntropyVariant>,
+}
+
+const WORKGROUP: u32 = 256;
+/// Elements that make one partial sum, and partial sums that make the next.
+const SPAN: u32 = 1024;
+const REDUCE_SPAN: u32 = 4096;
+
+macro_rules! forms {
+    ($name:ident, $with:ident, $entry:literal, $entry_with:literal, $target:literal) => {
+        static $name: Shader = shader!(
+            "dense/loss",
+            $entry,
+            [index, block_sum],
+            [read("prediction"), read($target), write("partial_sum")]
+        );
+        static $with: Shader = shader!(
+            "dense/loss",
+            $entry_with,
+            [index, block_sum],
+            [read("prediction"), read($target), write("partial_sum"), write("gradient")]
+        );
+    };
+}
+forms!(ELEMENTS, ELEMENTS_GRADIENT, "elements", "elements_gradient", "target_value");
+forms!(ROWS, ROWS_GRADIENT, "rows", "rows_gradient", "target_class");
+forms!(ROW, ROW_GRADIENT, "row", "row_gradient", "target_class");
+static REDUCE: Shader =
+    shader!("dense/loss", "reduce", [index, block_sum], [read("partial_in"), write("sum_out")]);
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    count: u32,
+    classes: u32,
+    factor: f32,
+    parameter: f32,
+}
+
+/// The first launch followed by those that reduce its `partials` partial sums to their sum times
+/// `factor`. Scratch: one buffer for the partial sums of each launch but the last.
+fn with_reduction(
+    variant: &'static str,
+    first: Launch,
+    mut partials: u32,
+    factor: f32,
+    caps: &Capabilities,
+) -> Result<Plan> {
+    let mut plan = Plan::single(variant, first);
+    loop {
+        plan.scratch.push(u64::from(partials) * 4);
+        let groups = partials.div_ceil(REDUCE_SPAN);
+        let factor = if groups == 1 { factor } else { 1.0 };
+        let params = Params { count: partials, classes: 0, factor, parameter: 0.0 };
+        let cost = Cost::new(partials.into(), u64::from(partials) * 4);
+        let constants = Constants::new().u32("LOSS", 0);
+        plan.launches.push(Launch::new(&REDUCE, constants, &params, groups.into(), caps, cost)?);
+        if groups == 1 {
+            return Ok(plan);
+        }
+        partials = groups;
+    }
+}
+
+/// Binds the launches of [`with_reduction`]: `args` are those of the first but for the partial sums.
+fn bind<'a>(
+    context: &crate::Context,
+    plan: &Plan,
+    inputs: [Arg<'a>; 2],
+    gradient: Option<Arg<'a>>,
+    loss: BufferView<'a>,
+    scratch: &'a Scratch,
+) -> Result<Recording> {
+    let mut recording = Recording::new();
+    let partial = |i: usize| -> Result<Arg<'a>> {
+        let bytes = plan.scratch.get(i).copied().unwrap_or(0);
+        Ok(Arg::words("scratch", scratch.view(i)?, bytes / 4))
+    };
+    for (i, launch) in plan.launches.iter().enumerate() {
+        if i == 0 {
+            let mut args = vec![inputs[0], inputs[1], partial(0)?];
+            args.extend(gradient);
+            recording.push(context.bind(launch, &args)?);
+        } else {
+            let last = i + 1 == plan.launches.len();
+            let out = if last { Arg::words("loss", loss, 1) } else { partial(i)? };
+            recording.push(context.bind(launch, &[partial(i - 1)?, out])?);
+        }
+    }
+    Ok(recording)
+}
+
+fn check_gradient(wanted: bool, given: Option<BufferView<'_>>) -> Result<()> {
+    let need = if wanted { "a buffer" } else { "none, as configured" };
+    check_shape(wanted == given.is_some(), "gradient", need, given.map(|view| view.size))
+}
+
+kernel! {
+    /// The mean of an elementwise loss, and its gradient.
+    ElementwiseLoss, LossConfig
+}
+
+/// Buffers of [`ElementwiseLoss`].
+#[derive(Debug, Clone, Copy)]
+pub struct ElementwiseLossArgs<'a> {
+    /// Predictions, `[count]`.
+    pub prediction: BufferView<'a>,
+    /// Targets, `[count]`.
+    pub target: BufferView<'a>,
+    /// The mean loss, `[1]`. NaN if any prediction, target or loss is NaN or infinite.
+    pub loss: BufferView<'a>,
+    /// `scale * d loss / d prediction`, `[count]`; overwritten. Given exactly if configured.
+    pub gradient: Option<BufferView<'a>>,
+    /// As the plan asks.
+    pub scratch: &'a Scratch,
+}
+
+impl ElementwiseLoss {
+    /// Chooses the launches.
+    pub fn plan(config: &LossConfig, caps: &Capabilities) -> Result<Plan> {
+        let LossConfig { loss, count, scale, gradient } = *config;
+        check_config(count > 0, "count", "at least 1", count)?;
+        check_config(scale.is_finite(), "scale", "finite", scale)?;
+        let parameter = loss.parameter();
+        check_config(parameter.is_finite() && parameter > 0.0, "loss", "above 0 and finite", loss)?;
+        check_workgroup("dense/loss", WORKGROUP, WORKGROUP * 4, caps)?;
+        let n = u64::from(count);
+        let groups = count.div_ceil(SPAN);
+        let factor = (f64::from(scale) / f64::from(count)) as f32;
+        let params = Params { count, classes: 0, factor, parameter };
+        let (shader, buffers) = if gradient { (&ELEMENTS_GRADIENT, 3) } else { (&ELEMENTS, 2) };
+        let constants = Constants::new().u32("LOSS", loss.id());
+        let cost = Cost::new(n * if gradient { 5 } else { 3 }, n * 4 * buffers);
+        let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
+        with_reduction("elements", first, groups, (1.0 / f64::from(count)) as f32, caps)
+    }
+}
+
+impl Kernel for ElementwiseLoss {
+    type Args<'a> = ElementwiseLossArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let n = self.config.count.into();
+        check_gradient(self.config.gradient, args.gradient)?;
+        let inputs = [Arg::words("prediction", args.prediction, n), Arg::words("target", args.target, n)];
+        let gradient = args.gradient.map(|view| Arg::words("gradient", view, n));
+        bind(&self.context, &self.plan, inputs, gradient, args.loss, args.scratch)
+    }
+}
+
+kernel! {
+    /// The mean cross-entropy `log(sum_c exp z_c) - z_target`, and its gradient.
+    CrossEntropy, CrossEntropyConfig
+}
+
+/// Buffers of [`CrossEntropy`].
+#[derive(Debug, Clone, Copy)]
+pub struct CrossEntropyArgs<'a> {
+    /// Logits, `[rows, classes]`.
+    pub logits: BufferView<'a>,
+    /// Target classes, u32 `[rows]`. A target that is not below `classes` skips its row: no loss,
+    /// zero gradient. The mean is over all `rows` all the same.
+    pub target: BufferView<'a>,
+    /// The mean loss, `[1]`. NaN if any logit is NaN or infinite.
+    pub loss: BufferView<'a>,
+    /// `scale * d loss / d logits`, `[rows, classes]`; overwritten. Given exactly if configured.
+    pub gradient: Option<BufferView<'a>>,
+    /// As the plan asks.
+    pub scratch: &'a Scratch,
+}
+
+impl CrossEntropy {
+    /// Chooses the variant and the launches.
+    pub fn plan(config: &CrossEntropyConfig, caps: &Capabilities) -> Result<Plan> {
+        let CrossEntropyConfig { rows, classes, scale, gradient, variant } = *config;
+        check_config(rows > 0, "rows", "at least 1", rows)?;
+        check_config(classes > 0, "classes", "at least 1", classes)?;
+        check_config(scale.is_finite(), "scale", "finite", scale)?;
+        let n = u64::from(count("logits", &[rows, classes])?);
+        // Strided loops step over the end of a row by up to a workgroup.
+        check_config(classes <= u32::MAX - WORKGROUP, "classes", "below 2^32 - 256", classes)?;
+        let default = if caps.cpu || classes <= 64 {
+            CrossEntropyVariant::Invocation
+        } else {
+            CrossEntropyVariant::Workgroup
+        };
+        let (groups, shader, name, bytes) = match (variant.unwrap_or(default), gradient) {
+            (CrossEntropyVariant::Invocation, false) => (rows.div_ceil(WORKGROUP), &ROWS, "invocation", 4),
+            (CrossEntropyVariant::Invocation, true) => {
+                (rows.div_ceil(WORKGROUP), &ROWS_GRADIENT, "invocation", 4)
+            }
+            (CrossEntropyVariant::Workgroup, false) => (rows, &ROW, "workgroup", 8),
+            (CrossEntropyVariant::Workgroup, true) => (rows, &ROW_GRADIENT, "workgroup", 8),
+        };
+        check_workgroup("dense/loss", WORKGROUP, WORKGROUP * bytes, caps)?;
+        let factor = (f64::from(scale) / f64::from(rows)) as f32;
+        let params = Params { count: rows, classes, factor, parameter: 0.0 };
+        let constants = Constants::new().u32("LOSS", 0);
+        let (flops, buffers) = if gradient { (7, 2) } else { (4, 1) };
+        let cost = Cost::new(n * flops, n * 4 * buffers + u64::from(rows) * 4);
+        let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
+        with_reduction(name, first, groups, (1.0 / f64::from(rows)) as f32, caps)
+    }
+}
+
+impl Kernel for CrossEntropy {
+    type Args<'a> = CrossEntropyArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let CrossEntropyConfig { rows, classes, gradient, .. } = self.config;
+        let n = u64::from(rows) * u64::from(classes);
+        check_gradient(gradient, args.gradient)?;
+        let inputs = [Arg::words("logits", args.logits, n), Arg::words("target", args.target, rows.into())];
+        let gradient = args.gradient.map(|view| Arg::words("gradient", view, n));
+        bind(&self.context, &self.plan, inputs, gradient, args.loss, args.scratch)
+    }
+}
