@@ -6,6 +6,7 @@ pub mod dense;
 pub mod harness;
 pub mod radial;
 pub mod report;
+pub mod translation;
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<harness::Case> {

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kernels_tests::args::{Args, HELP};
-use kernels_tests::canaries;
 use kernels_tests::harness::adapter::{self, Adapter};
 use kernels_tests::harness::{Case, run};
 use kernels_tests::report::Report;
+use kernels_tests::{canaries, translation};
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
@@ -23,7 +23,11 @@ fn main() -> ExitCode {
     };
     let mut cases = kernels_tests::cases();
     cases.retain(|case| format!("{} {}", case.kernel, case.name).contains(&args.filter));
-    let good = run_cases(&args, &cases);
+    let good = if args.shaders {
+        translation::check_all(&cases, args.report.as_deref())
+    } else {
+        run_cases(&args, &cases)
+    };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -35,6 +35,12 @@ struct Fenced {
 /// A last step between recording and encoding: the canaries put a broken shader in here.
 pub type Tamper<'a> = &'a dyn Fn(&Context, Recording) -> Result<Recording, Error>;
 
+/// Records a case without running it: on a noop device this compiles its shaders.
+pub fn record(context: &Context, case: &Case) -> Result<Recording, Error> {
+    let fenced = fence(context, case)?;
+    (case.run)(context, &views(&fenced))
+}
+
 /// Runs a case twice and compares.
 pub fn run(context: &Context, case: &Case, tamper: Option<Tamper<'_>>) -> Outcome {
     let fenced = match fence(context, case) {
