@@ -109,6 +109,45 @@ pub const CANARIES: &[Canary] = &[
         find: "activate_derivative(v.w, p)",
         replace: "activate_derivative(-v.w, p)",
     },
+    Canary {
+        bug: "a missed barrier",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements",
+        find: "let total = block_sum(sum, local);",
+        replace: "block_bits[local] = sum;
+    for (var s = BLOCK / 2u; s > 0u; s = s >> 1u) {
+        if local < s { block_bits[local] = add_bits(block_bits[local], block_bits[local + s]); }
+    }
+    let total = block_bits[0];",
+    },
+    Canary {
+        bug: "a block's edge off by one",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements",
+        find: "let i = group * SPAN + k",
+        replace: "let i = group * (SPAN - 1u) + k",
+    },
+    Canary {
+        bug: "the mean's factor forgotten in the gradient",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements_gradient",
+        find: "bitcast<u32>(params.factor * e.y)",
+        replace: "bitcast<u32>(e.y)",
+    },
+    Canary {
+        bug: "a swapped stride",
+        kernel: "radial/fused_mlp",
+        shader: "radial/fused_mlp::forward",
+        find: "let row = inputs + 1u;",
+        replace: "let row = outputs + 1u;",
+    },
+    Canary {
+        bug: "two axes swapped",
+        kernel: "radial/grid_encoding",
+        shader: "radial/grid_encoding::forward",
+        find: "let w = corner_weight(t, corner);",
+        replace: "let w = corner_weight(t.yxz, corner);",
+    },
 ];
 
 /// Races show best where subgroups are small.
