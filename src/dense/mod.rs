@@ -7,3 +7,7 @@ pub mod optimizer;
 pub use activation::*;
 pub use loss::*;
 pub use optimizer::*;
+pub mod copy;
+
+pub use activation::*;
+pub use copy::*;

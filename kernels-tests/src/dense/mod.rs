@@ -1,6 +1,7 @@
 //! Cases and references of `patchfield::dense`.
 
 pub mod activation;
+pub mod copy;
 pub mod loss;
 pub mod optimizer;
 
@@ -9,5 +10,6 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(activation::cases());
     all.extend(loss::cases());
     all.extend(optimizer::cases());
+    all.extend(copy::cases());
     all
 }
