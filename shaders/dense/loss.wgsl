@@ -13,8 +13,8 @@
 //   gradient = factor * (the above), factor = scale / count.
 //
 // `elements`: 256 invocations sum SPAN = 1024 elements to one partial sum. `rows`: an invocation a
-// row, 256 rows to one partial sum. `row`: a workgroup a row, its loss is the partial sum. `reduce`:
-// a workgroup sums 4096 partial sums; repeated until one is left.
+// row, 256 rows to one partial sum. `row`: a workgroup a row, its loss is the partial sum.
+// sum.wgsl adds the partial sums.
 // A NaN or an infinity in prediction, target or loss makes the loss NaN, and the gradient of that
 // element (for cross-entropy: of that row) NaN; see block_sum.wgsl.
 // Workgroup memory: 1,024 bytes (`row`: 2,048).
@@ -22,14 +22,13 @@
 struct Params {
     first_group: u32,
     groups: u32,
-    count: u32,      // elements, rows, or partial sums
+    count: u32,      // elements or rows
     classes: u32,
-    factor: f32,     // of the gradient; of the sum in `reduce`
+    factor: f32,     // of the gradient
     parameter: f32,  // delta or epsilon
 }
 
 const SPAN: u32 = 1024u;
-const REDUCE_SPAN: u32 = 4096u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> prediction: array<f32>;          // [count] or [rows, classes]
@@ -37,8 +36,6 @@ const REDUCE_SPAN: u32 = 4096u;
 @group(0) @binding(2) var<storage, read> target_class: array<u32>;        // [rows]
 @group(0) @binding(3) var<storage, read_write> partial_sum: array<u32>;       // [groups], bits of f32
 @group(0) @binding(4) var<storage, read_write> gradient: array<u32>;      // as prediction, bits of f32
-@group(0) @binding(1) var<storage, read> partial_in: array<u32>;          // [count]
-@group(0) @binding(2) var<storage, read_write> sum_out: array<u32>;       // [groups]
 
 // (loss, derivative) of one element, before the mean.
 fn element(p: f32, t: f32) -> vec2<f32> {
@@ -260,27 +257,5 @@ fn row_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     }
     if local == 0u {
         partial_sum[group] = r.loss;
-    }
-}
-
-// ---- partial sums to fewer ----
-
-@compute @workgroup_size(256)
-fn reduce(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-          @builtin(local_invocation_index) local: u32) {
-    let group = linear_group(params.first_group, id, n);
-    if group >= params.groups {
-        return;
-    }
-    var sum = 0u;
-    for (var k = 0u; k < REDUCE_SPAN / BLOCK; k++) {
-        let i = group * REDUCE_SPAN + k * BLOCK + local;
-        if i < params.count {
-            sum = add_bits(sum, partial_in[i]);
-        }
-    }
-    let total = block_sum(sum, local);
-    if local == 0u {
-        sum_out[group] = select(NOT_A_NUMBER, bitcast<u32>(bitcast<f32>(total) * params.factor), is_finite(total));
     }
 }

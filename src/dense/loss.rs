@@ -1,5 +1,6 @@
 //! Mean losses with their gradients (`shaders/dense/loss.wgsl`).
 
+use super::sum;
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
     check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
@@ -89,9 +90,8 @@ pub struct CrossEntropyConfig {
 }
 
 const WORKGROUP: u32 = 256;
-/// Elements that make one partial sum, and partial sums that make the next.
+/// Elements that make one partial sum.
 const SPAN: u32 = 1024;
-const REDUCE_SPAN: u32 = 4096;
 
 macro_rules! forms {
     ($name:ident, $with:ident, $entry:literal, $entry_with:literal, $target:literal) => {
@@ -112,9 +112,6 @@ macro_rules! forms {
 forms!(ELEMENTS, ELEMENTS_GRADIENT, "elements", "elements_gradient", "target_value");
 forms!(ROWS, ROWS_GRADIENT, "rows", "rows_gradient", "target_class");
 forms!(ROW, ROW_GRADIENT, "row", "row_gradient", "target_class");
-static REDUCE: Shader =
-    shader!("dense/loss", "reduce", [index, block_sum], [read("partial_in"), write("sum_out")]);
-
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
@@ -124,32 +121,7 @@ struct Params {
     parameter: f32,
 }
 
-/// The first launch followed by those that reduce its `partials` partial sums to their sum times
-/// `factor`. Scratch: one buffer for the partial sums of each launch but the last.
-fn with_reduction(
-    variant: &'static str,
-    first: Launch,
-    mut partials: u32,
-    factor: f32,
-    caps: &Capabilities,
-) -> Result<Plan> {
-    let mut plan = Plan::single(variant, first);
-    loop {
-        plan.scratch.push(u64::from(partials) * 4);
-        let groups = partials.div_ceil(REDUCE_SPAN);
-        let factor = if groups == 1 { factor } else { 1.0 };
-        let params = Params { count: partials, classes: 0, factor, parameter: 0.0 };
-        let cost = Cost::new(partials.into(), u64::from(partials) * 4);
-        let constants = Constants::new().u32("LOSS", 0);
-        plan.launches.push(Launch::new(&REDUCE, constants, &params, groups.into(), caps, cost)?);
-        if groups == 1 {
-            return Ok(plan);
-        }
-        partials = groups;
-    }
-}
-
-/// Binds the launches of [`with_reduction`]: `args` are those of the first but for the partial sums.
+/// Binds a loss's launch and those of its reduction.
 fn bind<'a>(
     context: &crate::Context,
     plan: &Plan,
@@ -158,22 +130,10 @@ fn bind<'a>(
     loss: BufferView<'a>,
     scratch: &'a Scratch,
 ) -> Result<Recording> {
-    let mut recording = Recording::new();
-    let partial = |i: usize| -> Result<Arg<'a>> {
-        let bytes = plan.scratch.get(i).copied().unwrap_or(0);
-        Ok(Arg::words("scratch", scratch.view(i)?, bytes / 4))
-    };
-    for (i, launch) in plan.launches.iter().enumerate() {
-        if i == 0 {
-            let mut args = vec![inputs[0], inputs[1], partial(0)?];
-            args.extend(gradient);
-            recording.push(context.bind(launch, &args)?);
-        } else {
-            let last = i + 1 == plan.launches.len();
-            let out = if last { Arg::words("loss", loss, 1) } else { partial(i)? };
-            recording.push(context.bind(launch, &[partial(i - 1)?, out])?);
-        }
-    }
+    let mut args = vec![inputs[0], inputs[1], sum::partial(plan, scratch, 0)?];
+    args.extend(gradient);
+    let mut recording = Recording::single(context.bind(&plan.launches[0], &args)?);
+    sum::bind(context, plan, &plan.launches[1..], Arg::words("loss", loss, 1), scratch, &mut recording)?;
     Ok(recording)
 }
 
@@ -219,7 +179,9 @@ impl ElementwiseLoss {
         let constants = Constants::new().u32("LOSS", loss.id());
         let cost = Cost::new(n * if gradient { 5 } else { 3 }, n * 4 * buffers);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
-        with_reduction("elements", first, groups, (1.0 / f64::from(count)) as f32, caps)
+        let mut plan = Plan::single("elements", first);
+        sum::plan(&mut plan, groups, (1.0 / f64::from(count)) as f32, caps)?;
+        Ok(plan)
     }
 }
 
@@ -286,7 +248,9 @@ impl CrossEntropy {
         let (flops, buffers) = if gradient { (7, 2) } else { (4, 1) };
         let cost = Cost::new(n * flops, n * 4 * buffers + u64::from(rows) * 4);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
-        with_reduction(name, first, groups, (1.0 / f64::from(rows)) as f32, caps)
+        let mut plan = Plan::single(name, first);
+        sum::plan(&mut plan, groups, (1.0 / f64::from(rows)) as f32, caps)?;
+        Ok(plan)
     }
 }
 

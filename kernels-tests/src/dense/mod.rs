@@ -3,12 +3,14 @@
 pub mod activation;
 pub mod copy;
 pub mod loss;
+pub mod norm;
 pub mod optimizer;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
     all.extend(loss::cases());
+    all.extend(norm::cases());
     all.extend(optimizer::cases());
     all.extend(copy::cases());
     all
