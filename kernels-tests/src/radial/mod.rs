@@ -1,11 +1,15 @@
 //! Cases and references of `patchfield::radial`.
 
+pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
+    all.extend(coordinate_encoding::cases());
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
+    all.extend(spherical_harmonics::cases());
     all
 }
