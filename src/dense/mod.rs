@@ -1,16 +1,16 @@
 //! Dense building blocks: what every family stands on.
 
 pub mod activation;
+pub mod copy;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
+pub mod random;
 mod sum;
 
 pub use activation::*;
+pub use copy::*;
 pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;
-pub mod copy;
-
-pub use activation::*;
-pub use copy::*;
+pub use random::*;

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
+pub mod random;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
@@ -12,6 +13,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(loss::cases());
     all.extend(norm::cases());
     all.extend(optimizer::cases());
+    all.extend(random::cases());
     all.extend(copy::cases());
     all
 }
