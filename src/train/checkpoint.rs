@@ -54,6 +54,12 @@ impl Checkpoint {
         self.metadata.insert(name.into(), value.to_string());
     }
 
+    /// Whether every element of every tensor is finite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.tensors.iter().all(|(.., data)| data.iter().all(|v| v.is_finite()))
+    }
+
     /// A tensor that must have this shape and hold finite numbers.
     pub fn tensor(&self, path: &Path, name: &str, shape: &[u32]) -> Result<&[f32]> {
         let (_, have, data) = self

@@ -1,0 +1,214 @@
+//! Fits a neural field to a picture and writes what became of it.
+//!
+//! `cargo xtask demo [IMAGE]`, or `cargo run --release --example fit_image -- [IMAGE] [OPTIONS]`.
+//! Without a picture it computes one of its own.
+
+mod picture;
+mod plot;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
+use patchfield::train::Schedule;
+use patchfield::{Context, Error, Requirements, wgpu};
+use picture::Colour;
+
+/// Fits a neural field (multiresolution hash grid and a small MLP) to a picture.
+#[derive(Debug, Parser)]
+struct Options {
+    /// PNG or JPEG, 8 or 16 bits, grey, RGB or with alpha; none: a computed test picture.
+    image: Option<PathBuf>,
+    /// Where the results go.
+    #[arg(long, default_value = "target/demo")]
+    out: PathBuf,
+    /// Training steps [default: 250 on a CPU (two minutes on two cores), 4000 on a GPU].
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Pixels of each step [default: 16384 on a CPU, 262144 on a GPU].
+    #[arg(long)]
+    batch: Option<u32>,
+    /// Fit the stored values, or linear light.
+    #[arg(long, value_enum, default_value = "srgb")]
+    colour: Colour,
+    /// Levels of the grid.
+    #[arg(long, default_value_t = 16)]
+    levels: u32,
+    /// Logarithm of the entries of a level's table.
+    #[arg(long, default_value_t = 15)]
+    log2_table: u32,
+    /// Learning rate of Adam.
+    #[arg(long, default_value_t = 1e-2)]
+    learning_rate: f64,
+    /// Seed of the initial values and of the order of pixels.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Steps between two checkpoints.
+    #[arg(long, default_value_t = 200)]
+    checkpoint_every: u64,
+    /// Go on from the checkpoint in the output folder.
+    #[arg(long)]
+    resume: bool,
+}
+
+fn main() {
+    if let Err(message) = run(&Options::parse()) {
+        eprintln!("error: {message}");
+        std::process::exit(1);
+    }
+}
+
+fn device() -> Result<(Context, wgpu::AdapterInfo), String> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let adapter = pollster::block_on(instance.request_adapter(&options))
+        .map_err(|e| format!("no GPU adapter ({e}); on Linux, `cargo xtask demo` installs a software one"))?;
+    let descriptor = Requirements::for_adapter(&adapter).device_descriptor();
+    let (device, queue) =
+        pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
+    let context = Context::new(&device, &queue);
+    let lost = context.clone();
+    device.set_device_lost_callback(move |_, _| lost.mark_lost());
+    Ok((context, adapter.get_info()))
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let (target, input, kind) = match &options.image {
+        Some(path) => {
+            let (target, kind) = picture::load(path, options.colour)?;
+            (target, path.display().to_string(), kind)
+        }
+        None => (picture::test_picture(), "a computed test picture".into(), "Rgb32F".into()),
+    };
+    let space = match options.colour {
+        Colour::Srgb => "as stored (sRGB)",
+        Colour::Linear => "decoded to linear light",
+    };
+    println!("input    {input}: {} x {}, {kind}, {space}", target.width, target.height);
+    let (context, info) = device()?;
+    let adapter = patchfield::dispatch::describe(&info);
+    println!("adapter  {adapter}");
+    std::fs::create_dir_all(&options.out).map_err(|e| format!("{}: {e}", options.out.display()))?;
+
+    let cpu = context.capabilities().cpu;
+    let steps = options.steps.unwrap_or(if cpu { 250 } else { 4000 });
+    let batch = options.batch.unwrap_or(if cpu { 1 << 14 } else { 1 << 18 });
+    let config = RadialFieldConfig::for_picture(target.width, target.height, target.channels)
+        .with_table(options.levels, options.log2_table);
+    let mut field = RadialField::new(&context, config, options.seed).map_err(|e| e.to_string())?;
+    println!("field    {} parameters", field.parameter_count());
+    let fit = FitConfig {
+        steps,
+        batch,
+        learning_rate: options.learning_rate,
+        schedule: Schedule::Cosine { steps, floor: 0.01 },
+        seed: options.seed,
+        report_every: 10,
+        checkpoint: Some((options.out.join("checkpoint.safetensors"), options.checkpoint_every)),
+        resume: options.resume,
+    };
+    let started = Instant::now();
+    let curve = fit_with_bar(&mut field, &target, &fit)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let report = Report { input, adapter, seconds, steps, curve };
+    write_results(&field, &target, options, &report).map_err(|e| format!("writing the results: {e}"))
+}
+
+/// The curve of (step, PSNR). Ctrl-C stops the fit after a last checkpoint.
+fn fit_with_bar(
+    field: &mut RadialField,
+    target: &Picture,
+    fit: &FitConfig,
+) -> Result<Vec<(u64, f64)>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let handler = stop.clone();
+    ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed)).map_err(|e| e.to_string())?;
+    let bar = ProgressBar::new(fit.steps);
+    if let Ok(style) = ProgressStyle::with_template("{bar:36} {pos}/{len}  {msg}  {eta} left") {
+        bar.set_style(style);
+    }
+    let mut curve = Vec::new();
+    let result = field.fit(target, fit, &mut |progress| {
+        curve.push((progress.step, progress.psnr));
+        bar.set_position(progress.step);
+        bar.set_message(format!("{:.2} dB  {:.1} steps/s", progress.psnr, progress.steps_per_second));
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish();
+    match result {
+        Ok(()) => Ok(curve),
+        Err(error @ Error::Cancelled { .. }) => {
+            let path =
+                fit.checkpoint.as_ref().map(|(path, _)| path.display().to_string()).unwrap_or_default();
+            Err(format!("{error}; everything up to there is in {path}: go on with --resume"))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct Report {
+    input: String,
+    adapter: String,
+    seconds: f64,
+    steps: u64,
+    curve: Vec<(u64, f64)>,
+}
+
+fn write_results(
+    field: &RadialField,
+    target: &Picture,
+    options: &Options,
+    report: &Report,
+) -> Result<(), String> {
+    let path = |name: &str| options.out.join(name);
+    let text = |e: Error| e.to_string();
+    let (width, height) = (target.width, target.height);
+    let fitted = field.render(width, height, Region::WHOLE).map_err(text)?;
+    picture::save(&fitted, options.colour, &path("fitted.png"))?;
+    picture::save(&picture::error_map(target, &fitted), Colour::Srgb, &path("error.png"))?;
+
+    // The place with most detail, four times as large: the field beside bicubic interpolation.
+    let side = 96.min(width).min(height);
+    let corner = picture::most_detail(target, side);
+    let region = Region::of_pixels(corner, (side, side), (width, height));
+    let zoomed = field.render(side * 4, side * 4, region).map_err(text)?;
+    let bicubic = picture::bicubic(target, corner, (side, side), 4);
+    picture::save(&picture::beside(&zoomed, &bicubic), options.colour, &path("zoom.png"))?;
+
+    plot::psnr_curve(&report.curve, &path("psnr.svg"))?;
+    let model = path("model.safetensors");
+    field.save(&model).map_err(text)?;
+    let bytes = std::fs::metadata(&model).map_err(|e| e.to_string())?.len();
+    let bits_per_pixel = bytes as f64 * 8.0 / (f64::from(width) * f64::from(height));
+    let psnr = target.psnr(&fitted);
+    println!("results  {}", options.out.display());
+    println!(
+        "         fitted.png, error.png (10 x), zoom.png (field | bicubic), psnr.svg, model.safetensors"
+    );
+    println!(
+        "         {bytes} bytes, {bits_per_pixel:.2} bits per pixel (f32), {psnr:.2} dB, {} steps in {:.0} s",
+        report.steps, report.seconds
+    );
+    let json = serde_json::json!({
+        "example": "fit_image",
+        "input": report.input,
+        "adapter": report.adapter,
+        "psnr_db": psnr,
+        "seconds": report.seconds,
+        "steps": report.steps,
+        "parameters": field.parameter_count(),
+        "bits_per_pixel": bits_per_pixel,
+    });
+    let file = Path::new("target/report/demo.json");
+    std::fs::create_dir_all("target/report")
+        .and_then(|()| std::fs::write(file, format!("{json:#}\n")))
+        .map_err(|e| format!("{}: {e}", file.display()))
+}
