@@ -1,0 +1,156 @@
+//! Training as a whole: it learns, two runs give the same bits, and so does a run that is stopped
+//! and resumed. A loss that is not finite ends it with an error and the last good checkpoint.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use kernels_tests::harness::adapter;
+use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
+use patchfield::train::{Checkpoint, Schedule};
+use patchfield::{Context, Error};
+
+fn context() -> Option<Context> {
+    // The same choice as in the demo: lavapipe before SwiftShader, which is much slower.
+    let mut all = adapter::all();
+    all.sort_by_key(|a| a.name == "swiftshader");
+    let first = all.into_iter().next();
+    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
+    if first.is_none() {
+        eprintln!("LOUD SKIP: no adapter");
+    }
+    first.map(|a| a.context)
+}
+
+fn picture() -> Picture {
+    let (width, height) = (48u32, 32u32);
+    let data = (0..width * height)
+        .flat_map(|i| {
+            let (x, y) = ((i % width) as f32 / 47.0, (i / width) as f32 / 31.0);
+            [x, 0.5 + 0.5 * (20.0 * x * y).sin(), if (x - 0.5).hypot(y - 0.5) < 0.3 { 1.0 } else { 0.2 }]
+        })
+        .collect();
+    Picture::new(width, height, 3, data).unwrap()
+}
+
+fn field(context: &Context) -> RadialField {
+    let mut config = RadialFieldConfig::for_picture(48, 32, 3).with_table(4, 10);
+    config.width = 16;
+    RadialField::new(context, config, 5).unwrap()
+}
+
+fn fit(name: &str, steps: u64) -> FitConfig {
+    let path = std::env::temp_dir().join(format!("patchfield-{}-{name}.safetensors", std::process::id()));
+    FitConfig {
+        steps,
+        batch: 512,
+        learning_rate: 1e-2,
+        // One schedule for all lengths: a resumed run must see the rates of the whole run.
+        schedule: Schedule::Cosine { steps: 60, floor: 0.01 },
+        seed: 9,
+        report_every: 5,
+        checkpoint: Some((path, 1000)),
+        resume: false,
+    }
+}
+
+fn path(fit: &FitConfig) -> PathBuf {
+    fit.checkpoint.as_ref().unwrap().0.clone()
+}
+
+fn quiet() -> impl FnMut(&patchfield::models::Progress) -> ControlFlow<()> {
+    |_| ControlFlow::Continue(())
+}
+
+#[test]
+fn it_learns_and_repeats_and_resumes_bit_by_bit() {
+    let Some(context) = context() else { return };
+    let target = picture();
+    let whole = fit("whole", 60);
+    let mut first = field(&context);
+    let mut losses = Vec::new();
+    first
+        .fit(&target, &whole, &mut |p| {
+            losses.push(p.loss);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(losses.len(), 12);
+    assert!(losses[11] < losses[0] / 10.0, "{losses:?}");
+    let rendered = first.render(48, 32, Region::WHOLE).unwrap();
+    assert!(target.psnr(&rendered) > 22.0, "{} dB", target.psnr(&rendered));
+
+    let again = fit("again", 60);
+    field(&context).fit(&target, &again, &mut quiet()).unwrap();
+    let want = Checkpoint::load(&path(&whole)).unwrap();
+    assert!(want == Checkpoint::load(&path(&again)).unwrap(), "two runs differ");
+
+    // Cancelled at step 25 by the callback, resumed by a field that knows nothing.
+    let mut parts = fit("parts", 60);
+    let stopped = field(&context).fit(&target, &parts, &mut |p| {
+        if p.step == 25 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped, Err(Error::Cancelled { step: 25 }));
+    parts.resume = true;
+    field(&context).fit(&target, &parts, &mut quiet()).unwrap();
+    assert!(want == Checkpoint::load(&path(&parts)).unwrap(), "a resumed run differs");
+
+    // A resume that could not give the same bits is refused.
+    let other = FitConfig { seed: 10, ..parts.clone() };
+    assert!(matches!(field(&context).fit(&target, &other, &mut quiet()), Err(Error::Checkpoint { .. })));
+
+    // A saved model renders the same bits; a crop is part of the whole.
+    let model = path(&fit("model", 0));
+    first.save(&model).unwrap();
+    let loaded = RadialField::load(&context, &model).unwrap();
+    assert!(loaded.render(48, 32, Region::WHOLE).unwrap() == rendered);
+    let crop = loaded.render(8, 4, Region::of_pixels((16, 8), (8, 4), (48, 32))).unwrap();
+    for y in 0..4 {
+        for x in 0..8 {
+            let at = ((y + 8) * 48 + x + 16) * 3;
+            let (a, b) = (crop.data[(y * 8 + x) * 3], rendered.data[at]);
+            assert!((a - b).abs() < 1e-3, "({x}, {y}): {a} {b}");
+        }
+    }
+    for fit in [&whole, &again, &parts] {
+        std::fs::remove_file(path(fit)).unwrap();
+    }
+    std::fs::remove_file(model).unwrap();
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_fit_and_keeps_the_checkpoint() {
+    let Some(context) = context() else { return };
+    let good = fit("finite", 10);
+    let mut field = field(&context);
+    field.fit(&picture(), &good, &mut quiet()).unwrap();
+    let kept = Checkpoint::load(&path(&good)).unwrap();
+    let mut broken = picture();
+    broken.data[7] = f32::NAN;
+    let more = FitConfig { steps: 40, resume: true, ..good.clone() };
+    let error = field.fit(&broken, &more, &mut quiet()).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { what: "loss", .. }), "{error}");
+    assert!(error.to_string().contains("last good checkpoint"), "{error}");
+    assert!(kept == Checkpoint::load(&path(&good)).unwrap());
+    std::fs::remove_file(path(&good)).unwrap();
+}
+
+#[test]
+fn bad_input_is_refused_by_name() {
+    let Some(context) = context() else { return };
+    let good = FitConfig { checkpoint: None, ..fit("none", 1) };
+    let mut field = field(&context);
+    let mut refused = |fit: FitConfig, picture: &Picture, what: &str| {
+        let error = field.fit(picture, &fit, &mut quiet()).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    refused(FitConfig { batch: 0, ..good.clone() }, &picture(), "`batch`");
+    refused(FitConfig { report_every: 0, ..good.clone() }, &picture(), "`report_every`");
+    refused(FitConfig { learning_rate: f64::NAN, ..good.clone() }, &picture(), "`learning_rate`");
+    refused(good.clone(), &Picture::new(1, 1, 1, vec![0.5]).unwrap(), "`channels`");
+    assert!(Picture::new(0, 5, 3, vec![]).is_err());
+    assert!(Picture::new(u32::MAX, u32::MAX, 3, vec![]).is_err());
+    assert!(Picture::new(2, 2, 3, vec![0.0; 11]).is_err());
+    // One pixel is a picture.
+    let mut tiny = RadialField::new(&context, RadialFieldConfig::for_picture(1, 1, 1), 0).unwrap();
+    tiny.fit(&Picture::new(1, 1, 1, vec![0.5]).unwrap(), &good, &mut quiet()).unwrap();
+}
