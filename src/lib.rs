@@ -1,4 +1,4 @@
-//! Hand-written WGSL compute kernels, forward and backward, run by a small dispatcher through wgpu.
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs, unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -48,23 +48,21 @@ pub fn run(context: &Context, case: &Case, tamper: Option<Tamper<'_>>) -> Outcom
         Err(e) => return outcome(&e),
     };
     let mut first: Option<Vec<Vec<u8>>> = None;
-    for round in 0..2 {
+    for _ in 0..2 {
         let results = match once(context, case, &fenced, tamper) {
             Ok(results) => results,
             Err(e) => return outcome(&e),
         };
-        if let Some(first) = &first {
-            for ((fenced, a), b) in fenced.iter().zip(first).zip(&results) {
-                if a != b {
-                    return Outcome::Failed(format!("`{}`: two runs differ", fenced.name));
-                }
-            }
-        } else {
-            first = Some(results);
-        }
-        if let Some(results) = first.as_ref().filter(|_| round == 0) {
-            if let Err(message) = check(case, &fenced, results) {
+        let Some(first) = &first else {
+            if let Err(message) = check(case, &fenced, &results) {
                 return Outcome::Failed(message);
+            }
+            first = Some(results);
+            continue;
+        };
+        for ((fenced, a), b) in fenced.iter().zip(first).zip(&results) {
+            if a != b {
+                return Outcome::Failed(format!("`{}`: two runs differ", fenced.name));
             }
         }
     }
