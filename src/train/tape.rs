@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::tensor::Tensor;
-use crate::dispatch::{Context, Error, Recording, Result};
+use crate::dense::{Add, AddArgs, AddConfig};
+use crate::dispatch::{Context, Error, Kernel, Recording, Result};
 
 /// A tensor on a tape: what gradients flow through.
 ///
@@ -151,6 +152,9 @@ impl Tape {
     }
 }
 
-fn add(_: &Context, _: &Tensor, _: &Tensor, _: bool) -> Result<Recording> {
-    Ok(Recording::new())
+/// `sum = x`, or `sum += x`.
+fn add(context: &Context, x: &Tensor, sum: &Tensor, accumulate: bool) -> Result<Recording> {
+    let b = if accumulate { 1.0 } else { 0.0 };
+    let kernel = Add::new(context, AddConfig { count: x.len(), a: 1.0, b, variant: None })?;
+    kernel.prepare(&AddArgs { x: x.view(), y: sum.view() })
 }
