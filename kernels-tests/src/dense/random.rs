@@ -113,6 +113,7 @@ pub fn permutations(config: &PermutationConfig, state: &RandomState) -> Vec<u32>
             let mut place = i;
             loop {
                 let (mut left, mut right) = (place / side, place % side);
+                #[allow(clippy::needless_range_loop)]
                 for round in 0..4 {
                     let hash = |x: u64, key: u32| u64::from(scramble((x as u32).wrapping_add(key)));
                     left = (left + hash(right, keys[0][round]) % side) % side;

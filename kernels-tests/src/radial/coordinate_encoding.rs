@@ -26,7 +26,7 @@ fn reference(encoding: CoordinateEncoding, x: f64, j: u32) -> [(f64, f64); 2] {
             let rate = PI * f64::from(j / 2).exp2();
             let (sine, cosine) = (rate * x).sin_cos();
             // The sine's argument is at most pi; its rounding moves the sine by as much: pi units.
-            if j % 2 == 0 {
+            if j.is_multiple_of(2) {
                 [(sine, PI), (rate * cosine, rate * PI)]
             } else {
                 [(cosine, PI), (-rate * sine, rate * PI)]

@@ -33,7 +33,7 @@ fn power(x: f64, y: f64, m: u32) -> (f64, f64) {
 /// `Y_l^m` and its gradient.
 fn reference(l: u32, m: i32, [x, y, z]: [f64; 3]) -> (f64, [f64; 3]) {
     let k = m.unsigned_abs();
-    let sign = if k % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = if k.is_multiple_of(2) { 1.0 } else { -1.0 };
     let two = if k == 0 { 1.0 } else { 2.0 };
     let norm = (two * f64::from(2 * l + 1) / (4.0 * PI) * factorial(l - k) / factorial(l + k)).sqrt() * sign;
     let (q, dq) = (norm * legendre(l, k, z), norm * legendre(l, k + 1, z));
