@@ -42,7 +42,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;             // [N, INPUTS]
 @group(0) @binding(1) var<storage, read> layer_x: array<f32>;              // x
 @group(0) @binding(3) var<storage, read> deltas_in: array<f32>;            // as `deltas`
-@group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;  // [blocks, weights]
+@group(0) @binding(4) var<storage, read_write> sums_of_blocks: array<vec4<f32>>;  // [blocks, weights]
 @group(0) @binding(1) var<storage, read> partial_in: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> dweights: array<vec4<f32>>;
 
@@ -201,10 +201,10 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     }
     let length = params.columns + 1u;
     let out = block * params.total + params.first_weight + 4u * row * length + c;
-    partial[out] = s0;
-    partial[out + length] = s1;
-    partial[out + 2u * length] = s2;
-    partial[out + 3u * length] = s3;
+    sums_of_blocks[out] = s0;
+    sums_of_blocks[out + length] = s1;
+    sums_of_blocks[out + 2u * length] = s2;
+    sums_of_blocks[out + 3u * length] = s3;
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -180,7 +180,7 @@ static WEIGHT_GRADIENT: Shader = shader!(
     "radial/fused_mlp",
     "weight_gradient",
     [index, sincos, activation],
-    [read("layer_x"), read("kept_in").vec4(), read("deltas_in"), write("partial").vec4()]
+    [read("layer_x"), read("kept_in").vec4(), read("deltas_in"), write("sums_of_blocks").vec4()]
 );
 static SUM_BLOCKS: Shader = shader!(
     "radial/fused_mlp",
