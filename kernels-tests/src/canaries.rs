@@ -148,6 +148,20 @@ pub const CANARIES: &[Canary] = &[
         find: "let w = corner_weight(t, corner);",
         replace: "let w = corner_weight(t.yxz, corner);",
     },
+    Canary {
+        bug: "the last of equal maxima for the first",
+        kernel: "dense/reduce",
+        shader: "dense/reduce::max_columns",
+        find: "if r > best.x {",
+        replace: "if r >= best.x {",
+    },
+    Canary {
+        bug: "the offset of the block before",
+        kernel: "dense/scan",
+        shader: "dense/scan::scan_blocks",
+        find: "scan_block(group, local, offsets[group]);",
+        replace: "scan_block(group, local, offsets[max(group, 1u) - 1u]);",
+    },
 ];
 
 /// Races show best where subgroups are small.

@@ -6,6 +6,8 @@ pub mod loss;
 pub mod norm;
 pub mod optimizer;
 pub mod random;
+pub mod reduce;
+pub mod scan;
 mod sum;
 
 pub use activation::*;
@@ -14,3 +16,5 @@ pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;
 pub use random::*;
+pub use reduce::*;
+pub use scan::*;

@@ -6,6 +6,8 @@ pub mod loss;
 pub mod norm;
 pub mod optimizer;
 pub mod random;
+pub mod reduce;
+pub mod scan;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
@@ -15,5 +17,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(optimizer::cases());
     all.extend(random::cases());
     all.extend(copy::cases());
+    all.extend(reduce::cases());
+    all.extend(scan::cases());
     all
 }

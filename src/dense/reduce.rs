@@ -1,0 +1,293 @@
+//! Sum, mean, L2 norm and maximum over one axis (`shaders/dense/reduce.wgsl`).
+
+use crate::dispatch::{
+    Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
+    Shader, check_config, count, kernel, read, shader, write,
+};
+
+/// What an axis is reduced to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduction {
+    /// The sum.
+    Sum,
+    /// The sum divided by the length of the axis.
+    Mean,
+    /// The square root of the sum of squares. The squares are not scaled: elements above 1.8e19
+    /// overflow, and those below 1e-19 may vanish. Its gradient is 0 where the norm is 0.
+    L2Norm,
+    /// The largest element, and the index of the first such. -0 equals 0; a NaN counts above all.
+    Max,
+}
+
+/// Who reduces a part of the axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReduceVariant {
+    /// One invocation: for a large `inner`, or a short axis.
+    Columns,
+    /// One workgroup: for a small `inner`.
+    Rows,
+}
+
+/// A reduction of the middle axis of `[outer, n, inner]`, row-major: any axis of any tensor, with
+/// the axes before it and the axes after it taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReduceConfig {
+    /// The reduction.
+    pub reduction: Reduction,
+    /// Product of the axes before, at least 1.
+    pub outer: u32,
+    /// The axis, at least 1.
+    pub n: u32,
+    /// Product of the axes after, at least 1.
+    pub inner: u32,
+    /// `None`: chosen from the shape.
+    pub variant: Option<ReduceVariant>,
+    /// The longest part of the axis that one pass reduces, at least 2; a longer axis takes several
+    /// passes. `None`: 4,096 for columns, 65,536 for rows, less where there are few outputs.
+    pub part: Option<u32>,
+}
+
+const WORKGROUP: u32 = 64;
+
+static SUM: [Shader; 2] = [
+    shader!("dense/reduce", "sum_columns", [index], [read("x"), write("y")]),
+    shader!("dense/reduce", "sum_rows", [index], [read("x"), write("y")]),
+];
+static MAX: [Shader; 2] = [
+    shader!("dense/reduce", "max_columns", [index], [read("x"), write("y"), write("index")]),
+    shader!("dense/reduce", "max_rows", [index], [read("x"), write("y"), write("index")]),
+];
+static MAX_AGAIN: [Shader; 2] = [
+    shader!(
+        "dense/reduce",
+        "max_columns_again",
+        [index],
+        [read("x"), write("y"), write("index"), read("x_index")]
+    ),
+    shader!(
+        "dense/reduce",
+        "max_rows_again",
+        [index],
+        [read("x"), write("y"), write("index"), read("x_index")]
+    ),
+];
+static SUM_BACKWARD: Shader = shader!("dense/reduce", "sum_backward", [index], [read("dy"), write("dx")]);
+static MAX_BACKWARD: Shader =
+    shader!("dense/reduce", "max_backward", [index], [read("dy"), write("dx"), read("index")]);
+static NORM_BACKWARD: Shader =
+    shader!("dense/reduce", "norm_backward", [index], [read("dy"), write("dx"), read("x"), read("y")]);
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    n: u32,
+    inner: u32,
+    parts: u32,
+    length: u32,
+    count: u32,
+    square: u32,
+    root: u32,
+    scale: f32,
+}
+
+impl ReduceConfig {
+    /// Elements of x, and of y.
+    fn counts(&self) -> Result<(u32, u32)> {
+        for (what, value) in [("outer", self.outer), ("n", self.n), ("inner", self.inner)] {
+            check_config(value > 0, what, "at least 1", value)?;
+        }
+        check_config(self.part.is_none_or(|part| part >= 2), "part", "at least 2", self.part)?;
+        let elements = count("x", &[self.outer, self.n, self.inner])?;
+        Ok((elements, self.outer * self.inner))
+    }
+
+    /// Parts of an axis of length `n`, and how long each is.
+    fn split(&self, n: u32, variant: ReduceVariant) -> (u32, u32) {
+        // As many parts as keep a large device busy, none of them too short to be worth a pass.
+        let outputs = self.outer * self.inner;
+        let (longest, shortest, busy) = match variant {
+            ReduceVariant::Columns => (4096, 128, 16_384u32),
+            ReduceVariant::Rows => (65_536, 4096, 256),
+        };
+        let wanted = n.div_ceil(busy.div_ceil(outputs)).clamp(shortest, longest);
+        let length = self.part.unwrap_or(wanted).min(n);
+        (n.div_ceil(length), length)
+    }
+
+    fn scale(&self) -> f32 {
+        if self.reduction == Reduction::Mean { 1.0 / self.n as f32 } else { 1.0 }
+    }
+}
+
+kernel! {
+    /// Reduces the middle axis of `x`, `[outer, n, inner]`, to `y`, `[outer, inner]`.
+    ReduceForward, ReduceConfig
+}
+
+/// Buffers of [`ReduceForward`].
+#[derive(Debug, Clone, Copy)]
+pub struct ReduceForwardArgs<'a> {
+    /// Input, `[outer, n, inner]`.
+    pub x: BufferView<'a>,
+    /// Output, `[outer, inner]`.
+    pub y: BufferView<'a>,
+    /// For the maximum: where along the axis it was found, `[outer, inner]` u32.
+    pub index: Option<BufferView<'a>>,
+    /// As the plan asks for; empty for a short axis.
+    pub scratch: &'a Scratch,
+}
+
+impl ReduceForward {
+    /// Chooses the variant, the passes and their grids.
+    pub fn plan(config: &ReduceConfig, caps: &Capabilities) -> Result<Plan> {
+        config.counts()?;
+        let columns = config.inner >= 16 || config.n <= 32;
+        let variant =
+            config.variant.unwrap_or(if columns { ReduceVariant::Columns } else { ReduceVariant::Rows });
+        let (method, name) = match variant {
+            ReduceVariant::Columns => (0, "columns"),
+            ReduceVariant::Rows => (1, "rows"),
+        };
+        let is_max = config.reduction == Reduction::Max;
+        let mut plan = Plan { variant: name, ..Plan::default() };
+        let mut n = config.n;
+        loop {
+            let (parts, length) = config.split(n, variant);
+            let (first, last) = (plan.launches.is_empty(), parts == 1);
+            let results = count("parts", &[config.outer, parts, config.inner])?;
+            let norm = config.reduction == Reduction::L2Norm;
+            let params = Params {
+                n,
+                inner: config.inner,
+                parts,
+                length,
+                count: results,
+                square: (norm && first).into(),
+                root: (norm && last).into(),
+                scale: if last { config.scale() } else { 1.0 },
+            };
+            let shader = match (is_max, first) {
+                (false, _) => &SUM[method],
+                (true, true) => &MAX[method],
+                (true, false) => &MAX_AGAIN[method],
+            };
+            let groups = match variant {
+                ReduceVariant::Columns => results.div_ceil(WORKGROUP),
+                ReduceVariant::Rows => results,
+            };
+            let elements = u64::from(n) * u64::from(config.outer) * u64::from(config.inner);
+            let words = if is_max { 2 } else { 1 };
+            let read = if first { elements } else { words * elements };
+            let flops = elements * if norm && first { 2 } else { 1 };
+            let cost = Cost::new(flops, 4 * (read + words * u64::from(results)));
+            let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
+            plan.launches.push(Launch::new(shader, constants, &params, groups.into(), caps, cost)?);
+            if last {
+                return Ok(plan);
+            }
+            plan.scratch.extend((0..words).map(|_| u64::from(results) * 4));
+            n = parts;
+        }
+    }
+}
+
+impl Kernel for ReduceForward {
+    type Args<'a> = ReduceForwardArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let (elements, outputs) = self.config.counts()?;
+        let is_max = self.config.reduction == Reduction::Max;
+        let missing = || Error::Shape { what: "index", need: "a buffer".into(), got: "none".into() };
+        let words = |what, view, n: u64| Arg::words(what, view, n);
+        let step = if is_max { 2 } else { 1 };
+        let mut recording = Recording::new();
+        let (mut x, mut x_index, mut n) = (args.x, None, u64::from(elements));
+        let last = self.plan.launches.len() - 1;
+        for (pass, launch) in self.plan.launches.iter().enumerate() {
+            let (y, index, m) = if pass == last {
+                (args.y, args.index, u64::from(outputs))
+            } else {
+                let at = pass * step;
+                let index = if is_max { Some(args.scratch.view(at + 1)?) } else { None };
+                (args.scratch.view(at)?, index, self.plan.scratch[at] / 4)
+            };
+            let mut list = vec![words("x", x, n), words("y", y, m)];
+            if is_max {
+                list.push(words("index", index.ok_or_else(missing)?, m));
+                if let Some(view) = x_index {
+                    list.push(words("partial index", view, n));
+                }
+            }
+            recording.push(self.context.bind(launch, &list)?);
+            (x, x_index, n) = (y, index, m);
+        }
+        Ok(recording)
+    }
+}
+
+kernel! {
+    /// The gradient of [`ReduceForward`], `[outer, n, inner]`. `variant` and `part` are not used.
+    ReduceBackward, ReduceConfig
+}
+
+/// Buffers of [`ReduceBackward`].
+#[derive(Debug, Clone, Copy)]
+pub struct ReduceBackwardArgs<'a> {
+    /// Gradient of the output, `[outer, inner]`.
+    pub dy: BufferView<'a>,
+    /// For the L2 norm: the forward pass's input, `[outer, n, inner]`.
+    pub x: Option<BufferView<'a>>,
+    /// For the L2 norm: the forward pass's output, `[outer, inner]`.
+    pub y: Option<BufferView<'a>>,
+    /// For the maximum: what the forward pass wrote, `[outer, inner]`.
+    pub index: Option<BufferView<'a>>,
+    /// Gradient of the input, `[outer, n, inner]`; overwritten.
+    pub dx: BufferView<'a>,
+}
+
+impl ReduceBackward {
+    /// Chooses the shader and the grid.
+    pub fn plan(config: &ReduceConfig, caps: &Capabilities) -> Result<Plan> {
+        let (elements, outputs) = config.counts()?;
+        let (e, o) = (u64::from(elements), u64::from(outputs));
+        let (shader, flops, reads) = match config.reduction {
+            Reduction::Sum | Reduction::Mean => (&SUM_BACKWARD, e, o),
+            Reduction::Max => (&MAX_BACKWARD, 0, 2 * o),
+            Reduction::L2Norm => (&NORM_BACKWARD, 2 * e, e + 2 * o),
+        };
+        let params = Params {
+            n: config.n,
+            inner: config.inner,
+            parts: 1,
+            length: config.n,
+            count: elements,
+            square: 0,
+            root: 0,
+            scale: config.scale(),
+        };
+        let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
+        let cost = Cost::new(flops, 4 * (reads + e));
+        let groups = elements.div_ceil(WORKGROUP).into();
+        Ok(Plan::single("elementwise", Launch::new(shader, constants, &params, groups, caps, cost)?))
+    }
+}
+
+impl Kernel for ReduceBackward {
+    type Args<'a> = ReduceBackwardArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let (elements, outputs) = self.config.counts()?;
+        let (e, o) = (elements.into(), outputs.into());
+        let need = |what, view: Option<_>, n| {
+            let missing = || Error::Shape { what, need: "a buffer".into(), got: "none".into() };
+            view.ok_or_else(missing).map(|view| Arg::words(what, view, n))
+        };
+        let mut list = vec![Arg::words("dy", args.dy, o), Arg::words("dx", args.dx, e)];
+        match self.config.reduction {
+            Reduction::Sum | Reduction::Mean => {}
+            Reduction::Max => list.push(need("index", args.index, o)?),
+            Reduction::L2Norm => list.extend([need("x", args.x, e)?, need("y", args.y, o)?]),
+        }
+        Ok(Recording::single(self.context.bind(&self.plan.launches[0], &list)?))
+    }
+}
