@@ -162,6 +162,20 @@ pub const CANARIES: &[Canary] = &[
         find: "scan_block(group, local, offsets[group]);",
         replace: "scan_block(group, local, offsets[max(group, 1u) - 1u]);",
     },
+    Canary {
+        bug: "equal keys in the wrong order",
+        kernel: "dense/sort",
+        shader: "dense/sort::scatter_indices",
+        find: "sorted_values[rank] = i;",
+        replace: "sorted_values[rank] = select(i, i ^ 1u, keys[i] == keys[min(i ^ 1u, params.count - 1u)]);",
+    },
+    Canary {
+        bug: "a missed barrier between writers and readers",
+        kernel: "dense/sort",
+        shader: "dense/sort::scatter_values",
+        find: "    workgroupBarrier();\n    for (var j",
+        replace: "    for (var j",
+    },
 ];
 
 /// Races show best where subgroups are small.

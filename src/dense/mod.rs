@@ -8,6 +8,7 @@ pub mod optimizer;
 pub mod random;
 pub mod reduce;
 pub mod scan;
+pub mod sort;
 mod sum;
 
 pub use activation::*;
@@ -18,3 +19,4 @@ pub use optimizer::*;
 pub use random::*;
 pub use reduce::*;
 pub use scan::*;
+pub use sort::*;

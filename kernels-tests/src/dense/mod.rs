@@ -8,6 +8,7 @@ pub mod optimizer;
 pub mod random;
 pub mod reduce;
 pub mod scan;
+pub mod sort;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
@@ -19,5 +20,6 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(copy::cases());
     all.extend(reduce::cases());
     all.extend(scan::cases());
+    all.extend(sort::cases());
     all
 }
