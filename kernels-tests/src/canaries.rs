@@ -176,6 +176,13 @@ pub const CANARIES: &[Canary] = &[
         find: "    workgroupBarrier();\n    for (var j",
         replace: "    for (var j",
     },
+    Canary {
+        bug: "a step that skips elements of a row",
+        kernel: "dense/gather",
+        shader: "dense/gather::add_rows",
+        find: "if k % SPAN == 0u && left >= SPAN {",
+        replace: "if k % SPAN == 0u && left + 1u >= SPAN {",
+    },
 ];
 
 /// Races show best where subgroups are small.

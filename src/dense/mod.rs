@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod copy;
+pub mod gather;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
@@ -13,6 +14,7 @@ mod sum;
 
 pub use activation::*;
 pub use copy::*;
+pub use gather::*;
 pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;

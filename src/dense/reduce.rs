@@ -200,6 +200,12 @@ impl Kernel for ReduceForward {
         let missing = || Error::Shape { what: "index", need: "a buffer".into(), got: "none".into() };
         let words = |what, view, n: u64| Arg::words(what, view, n);
         let step = if is_max { 2 } else { 1 };
+        // With several passes no launch sees both the input and the output.
+        for (view, what) in [(Some(args.y), "y"), (args.index.filter(|_| is_max), "index")] {
+            if view.is_some_and(|view| view.buffer == args.x.buffer) {
+                return Err(Error::Aliased { what, other: "x" });
+            }
+        }
         let mut recording = Recording::new();
         let (mut x, mut x_index, mut n) = (args.x, None, u64::from(elements));
         let last = self.plan.launches.len() - 1;

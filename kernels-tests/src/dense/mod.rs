@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod copy;
+pub mod gather;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
@@ -21,5 +22,6 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(reduce::cases());
     all.extend(scan::cases());
     all.extend(sort::cases());
+    all.extend(gather::cases());
     all
 }
