@@ -4,17 +4,20 @@
 //   keys, keys_out: [count]    values, values_out: [count], any 32-bit payload; or the first pass
 //   makes the payload, 0 .. count - 1: then values_out is the argsort
 //
-// A pass sorts by one digit of up to 4 bits. A workgroup owns a block of WORKGROUP * ITEMS
+// A pass sorts by one digit, of log2 BINS bits or less. A workgroup owns a block of WORKGROUP * ITEMS
 // neighbours, an invocation ITEMS neighbours of it.
 //   count_digits:  how often each digit occurs in each block         counts: [BINS, blocks]
 //   (an exclusive prefix sum of `counts`, dense/scan, gives `offsets`: the place of the first
 //   element of a block with a digit)
-//   scatter*:      ranks the elements of a block by digit, then by place; brings them into this
-//                  order in workgroup memory, and writes each digit's run to its place
+//   scatter*:      ranks the elements of a block by digit, then by place. STAGED: brings them into
+//                  this order in workgroup memory, and writes each digit's run to its place;
+//                  else writes them straight to their places
 // Descending order flips all bits of the digit, so that equal keys keep their order there too.
 // Nothing depends on which invocation comes first: the ranks come from sums, not from atomics.
-// Workgroup memory: (2 ITEMS + BINS + 2) 4 WORKGROUP + 4 BINS bytes, 12.6 KiB.
-// Versions: one. Writing in runs, not straight from the ranks, keeps neighbours' writes together.
+// Workgroup memory: (BINS + 2) 4 WORKGROUP + 4 BINS bytes, and 8 WORKGROUP ITEMS if STAGED:
+// 12.6 KiB staged (64 invocations, 16 items, 16 bins), 9.1 KiB direct (8, 512, 256).
+// Versions: staged, where neighbours' writes go to neighbours: for GPUs; direct, with few long
+// blocks and half as many passes: for CPU adapters, which access memory lane by lane anyway.
 
 struct Params {
     first_group: u32,
@@ -35,14 +38,15 @@ struct Params {
 @group(0) @binding(5) var<storage, read> values: array<u32>;               // [count]
 
 const BLOCK: u32 = WORKGROUP * ITEMS;
+const STAGE: u32 = select(1u, BLOCK, STAGED);
 
 var<workgroup> histogram: array<atomic<u32>, BINS>;
 // How often each digit occurs among each invocation's elements, then the rank of the next such.
 var<workgroup> ranks: array<u32, BINS * WORKGROUP>;
 var<workgroup> prefix: array<u32, 2 * WORKGROUP>;
 var<workgroup> starts: array<u32, BINS>;
-var<workgroup> sorted_keys: array<u32, BLOCK>;
-var<workgroup> sorted_values: array<u32, BLOCK>;
+var<workgroup> sorted_keys: array<u32, STAGE>;
+var<workgroup> sorted_values: array<u32, STAGE>;
 
 fn digit(key: u32) -> u32 {
     var ordered = key;
@@ -62,8 +66,8 @@ fn count_digits(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     if group >= params.groups {
         return;
     }
-    if local < BINS {
-        atomicStore(&histogram[local], 0u);
+    for (var d = local; d < BINS; d += WORKGROUP) {
+        atomicStore(&histogram[d], 0u);
     }
     workgroupBarrier();
     for (var k = 0u; k < ITEMS; k++) {
@@ -73,8 +77,8 @@ fn count_digits(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
         }
     }
     workgroupBarrier();
-    if local < BINS {
-        counts[local * params.blocks + group] = atomicLoad(&histogram[local]);
+    for (var d = local; d < BINS; d += WORKGROUP) {
+        counts[d * params.blocks + group] = atomicLoad(&histogram[d]);
     }
 }
 
@@ -95,8 +99,8 @@ fn workgroup_prefix(value: u32, local: u32) -> u32 {
     return prefix[from_copy + local] - value;
 }
 
-// Fills `ranks` with the rank of each invocation's first element with each digit, and `starts`
-// with the rank of the block's first.
+// Fills `ranks` with the rank of each invocation's first element with each digit (its place in the
+// whole array if not STAGED), and `starts` with the rank of the block's first.
 fn rank_block(group: u32, local: u32) {
     for (var d = 0u; d < BINS; d++) {
         ranks[d * WORKGROUP + local] = 0u;
@@ -119,10 +123,15 @@ fn rank_block(group: u32, local: u32) {
         sum += tally;
     }
     workgroupBarrier();
-    if local < BINS {
-        starts[local] = ranks[local * WORKGROUP];
+    for (var d = local; d < BINS; d += WORKGROUP) {
+        starts[d] = ranks[d * WORKGROUP];
     }
     workgroupBarrier();
+    if !STAGED {
+        for (var d = 0u; d < BINS; d++) {
+            ranks[d * WORKGROUP + local] += offsets[d * params.blocks + group] - starts[d];
+        }
+    }
 }
 
 // The rank of the invocation's next element with this key.
@@ -150,13 +159,21 @@ fn scatter(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var k = 0u; k < ITEMS; k++) {
         let i = group * BLOCK + local * ITEMS + k;
         if i < params.count {
-            sorted_keys[next_rank(keys[i], local)] = keys[i];
+            let key = keys[i];
+            let rank = next_rank(key, local);
+            if STAGED {
+                sorted_keys[rank] = key;
+            } else {
+                keys_out[rank] = key;
+            }
         }
     }
-    workgroupBarrier();
-    for (var j = local; j < min(BLOCK, params.count - group * BLOCK); j += WORKGROUP) {
-        let key = sorted_keys[j];
-        keys_out[place(key, j, group)] = key;
+    if STAGED {
+        workgroupBarrier();
+        for (var j = local; j < min(BLOCK, params.count - group * BLOCK); j += WORKGROUP) {
+            let key = sorted_keys[j];
+            keys_out[place(key, j, group)] = key;
+        }
     }
 }
 
@@ -171,17 +188,26 @@ fn scatter_values(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     for (var k = 0u; k < ITEMS; k++) {
         let i = group * BLOCK + local * ITEMS + k;
         if i < params.count {
-            let rank = next_rank(keys[i], local);
-            sorted_keys[rank] = keys[i];
-            sorted_values[rank] = values[i];
+            let key = keys[i];
+            let value = values[i];
+            let rank = next_rank(key, local);
+            if STAGED {
+                sorted_keys[rank] = key;
+                sorted_values[rank] = value;
+            } else {
+                keys_out[rank] = key;
+                values_out[rank] = value;
+            }
         }
     }
-    workgroupBarrier();
-    for (var j = local; j < min(BLOCK, params.count - group * BLOCK); j += WORKGROUP) {
-        let key = sorted_keys[j];
-        let at = place(key, j, group);
-        keys_out[at] = key;
-        values_out[at] = sorted_values[j];
+    if STAGED {
+        workgroupBarrier();
+        for (var j = local; j < min(BLOCK, params.count - group * BLOCK); j += WORKGROUP) {
+            let key = sorted_keys[j];
+            let at = place(key, j, group);
+            keys_out[at] = key;
+            values_out[at] = sorted_values[j];
+        }
     }
 }
 
@@ -197,16 +223,25 @@ fn scatter_indices(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     for (var k = 0u; k < ITEMS; k++) {
         let i = group * BLOCK + local * ITEMS + k;
         if i < params.count {
-            let rank = next_rank(keys[i], local);
-            sorted_keys[rank] = keys[i];
-            sorted_values[rank] = i;
+            let key = keys[i];
+            let value = i;
+            let rank = next_rank(key, local);
+            if STAGED {
+                sorted_keys[rank] = key;
+                sorted_values[rank] = value;
+            } else {
+                keys_out[rank] = key;
+                values_out[rank] = value;
+            }
         }
     }
-    workgroupBarrier();
-    for (var j = local; j < min(BLOCK, params.count - group * BLOCK); j += WORKGROUP) {
-        let key = sorted_keys[j];
-        let at = place(key, j, group);
-        keys_out[at] = key;
-        values_out[at] = sorted_values[j];
+    if STAGED {
+        workgroupBarrier();
+        for (var j = local; j < min(BLOCK, params.count - group * BLOCK); j += WORKGROUP) {
+            let key = sorted_keys[j];
+            let at = place(key, j, group);
+            keys_out[at] = key;
+            values_out[at] = sorted_values[j];
+        }
     }
 }

@@ -21,7 +21,7 @@ pub enum GatherVariant {
 pub struct GatherConfig {
     /// Rows of the table, 1 to 2^32 - 2.
     pub rows: u32,
-    /// Indices, at least 1; of a [`ScatterAdd`] at most 2^32 - 1,024.
+    /// Indices, at least 1; of a [`ScatterAdd`] at most 2^32 - 4,096.
     pub n: u32,
     /// Elements of a row, at least 1.
     pub width: u32,
@@ -221,6 +221,7 @@ impl ScatterAddConfig {
             payload: SortPayload::Indices,
             descending: false,
             bits: 32 - self.gather.rows.leading_zeros(),
+            variant: None,
         }
     }
 

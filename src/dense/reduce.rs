@@ -40,7 +40,7 @@ pub struct ReduceConfig {
     pub n: u32,
     /// Product of the axes after, at least 1.
     pub inner: u32,
-    /// `None`: chosen from the shape.
+    /// `None`: chosen from the shape; columns on CPU adapters.
     pub variant: Option<ReduceVariant>,
     /// The longest part of the axis that one pass reduces, at least 2; a longer axis takes several
     /// passes. `None`: 4,096 for columns, 65,536 for rows, less where there are few outputs.
@@ -141,7 +141,8 @@ impl ReduceForward {
     /// Chooses the variant, the passes and their grids.
     pub fn plan(config: &ReduceConfig, caps: &Capabilities) -> Result<Plan> {
         config.counts()?;
-        let columns = config.inner >= 16 || config.n <= 32;
+        // CPU adapters gain nothing from neighbours that read neighbours, and lose by barriers.
+        let columns = config.inner >= 16 || config.n <= 32 || caps.cpu;
         let variant =
             config.variant.unwrap_or(if columns { ReduceVariant::Columns } else { ReduceVariant::Rows });
         let (method, name) = match variant {

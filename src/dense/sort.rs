@@ -11,12 +11,12 @@ use super::scan::{Scan, ScanConfig, ScanElement};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortKey {
     /// Unsigned integers.
-    U32,
+    U32 = 0,
     /// Signed integers.
-    I32,
+    I32 = 1,
     /// f32 in the total order of IEEE 754 (that of `f32::total_cmp`): NaNs with the sign bit,
     /// -inf, ..., -0, +0, ..., inf, NaNs without it. Bits are kept, denormals and NaNs too.
-    F32,
+    F32 = 2,
 }
 
 /// What moves along with the keys.
@@ -30,29 +30,61 @@ pub enum SortPayload {
     Indices,
 }
 
+/// How a pass moves the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortVariant {
+    /// By 4 bits, through workgroup memory into runs: for GPUs.
+    Staged,
+    /// By 8 bits, straight to their places: for CPU adapters.
+    Direct,
+}
+
 /// A stable sort of `count` keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SortConfig {
     /// Their type.
     pub key: SortKey,
-    /// Keys, at least 1 and at most 2^32 - 1,024.
+    /// Keys, at least 1 and at most 2^32 - 4,096.
     pub count: u32,
     /// What moves along.
     pub payload: SortPayload,
     /// From the largest to the smallest; equal keys keep their order all the same.
     pub descending: bool,
-    /// For u32, how many of the lowest bits are looked at, 1 to 32: a pass for each 4. For the
-    /// others, 32.
+    /// For u32, how many of the lowest bits are looked at, 1 to 32: a pass for each 4 or 8. For
+    /// the others, 32.
     pub bits: u32,
+    /// `None`: the one for the device.
+    pub variant: Option<SortVariant>,
 }
 
-const WORKGROUP: u32 = 64;
-const ITEMS: u32 = 16;
-const BLOCK: u32 = WORKGROUP * ITEMS;
-const DIGIT: u32 = 4;
-const BINS: u32 = 1 << DIGIT;
-/// As the shader's head comment says.
-const WORKGROUP_BYTES: u32 = (2 * ITEMS + BINS + 2) * 4 * WORKGROUP + 4 * BINS;
+/// What the variants differ by.
+struct Shape {
+    name: &'static str,
+    workgroup: u32,
+    items: u32,
+    /// Bits that a pass sorts by.
+    digit: u32,
+    staged: bool,
+}
+
+const STAGED: Shape = Shape { name: "staged", workgroup: 64, items: 16, digit: 4, staged: true };
+const DIRECT: Shape = Shape { name: "direct", workgroup: 8, items: 512, digit: 8, staged: false };
+
+impl Shape {
+    fn block(&self) -> u32 {
+        self.workgroup * self.items
+    }
+
+    fn bins(&self) -> u32 {
+        1 << self.digit
+    }
+
+    /// As the shader's head comment says.
+    fn workgroup_bytes(&self) -> u32 {
+        let stage = if self.staged { 8 * self.block() } else { 8 };
+        (self.bins() + 2) * 4 * self.workgroup + 4 * self.bins() + stage
+    }
+}
 
 static COUNT: Shader = shader!("dense/sort", "count_digits", [index], [read("keys"), write("counts")]);
 static SCATTER: Shader =
@@ -101,19 +133,28 @@ pub struct SortArgs<'a> {
 }
 
 impl SortConfig {
-    fn passes(&self) -> u32 {
-        self.bits.div_ceil(DIGIT)
+    fn shape(&self, caps: &Capabilities) -> &'static Shape {
+        match self.variant {
+            Some(SortVariant::Staged) => &STAGED,
+            Some(SortVariant::Direct) => &DIRECT,
+            None if caps.cpu => &DIRECT,
+            None => &STAGED,
+        }
     }
 
-    fn scan(&self) -> ScanConfig {
-        let count = BINS * self.count.div_ceil(BLOCK);
+    fn passes(&self, shape: &Shape) -> u32 {
+        self.bits.div_ceil(shape.digit)
+    }
+
+    fn scan(&self, shape: &Shape) -> ScanConfig {
+        let count = shape.bins() * self.count.div_ceil(shape.block());
         ScanConfig { element: ScanElement::U32, count, exclusive: true, reverse: false }
     }
 
     /// Scratch buffers for keys and values between the passes. The scratch is: counts, their prefix
     /// sums, these, and what the prefix sum asks for.
-    fn buffers_between(&self) -> usize {
-        match (self.passes(), self.payload) {
+    fn buffers_between(&self, shape: &Shape) -> usize {
+        match (self.passes(shape), self.payload) {
             (1, _) => 0,
             (_, SortPayload::None) => 1,
             _ => 2,
@@ -124,32 +165,31 @@ impl SortConfig {
 impl Sort {
     /// The passes and their grids.
     pub fn plan(config: &SortConfig, caps: &Capabilities) -> Result<Plan> {
-        let SortConfig { key, count, payload, descending, bits } = *config;
+        let SortConfig { key, count, payload, descending, bits, .. } = *config;
+        let shape = config.shape(caps);
         check_config(count > 0, "count", "at least 1", count)?;
-        check_config(count <= u32::MAX - BLOCK + 1, "count", "at most 2^32 - 1024", count)?;
+        check_config(count <= u32::MAX - 4095, "count", "at most 2^32 - 4096", count)?;
         check_config((1..=32).contains(&bits), "bits", "1 to 32", bits)?;
         check_config(key == SortKey::U32 || bits == 32, "bits", "32 for i32 and f32", bits)?;
-        check_workgroup("dense/sort", WORKGROUP, WORKGROUP_BYTES, caps)?;
-        let constants =
-            Constants::new().u32("WORKGROUP", WORKGROUP).u32("ITEMS", ITEMS).u32("BINS", BINS).u32(
-                "KEY",
-                match key {
-                    SortKey::U32 => 0,
-                    SortKey::I32 => 1,
-                    SortKey::F32 => 2,
-                },
-            );
-        let blocks = count.div_ceil(BLOCK);
-        let (n, table) = (u64::from(count), u64::from(BINS * blocks));
-        let scan = Scan::plan(&config.scan(), caps)?;
-        let mut plan = Plan { variant: "radix 16", ..Plan::default() };
-        for pass in 0..config.passes() {
-            let shift = pass * DIGIT;
+        check_workgroup("dense/sort", shape.workgroup, shape.workgroup_bytes(), caps)?;
+        let constants = Constants::new()
+            .u32("WORKGROUP", shape.workgroup)
+            .u32("ITEMS", shape.items)
+            .u32("BINS", shape.bins())
+            .bool("STAGED", shape.staged)
+            .u32("KEY", key as u32);
+        let blocks = count.div_ceil(shape.block());
+        let scan_config = config.scan(shape);
+        let (n, table) = (u64::from(count), u64::from(scan_config.count));
+        let scan = Scan::plan(&scan_config, caps)?;
+        let mut plan = Plan { variant: shape.name, ..Plan::default() };
+        for pass in 0..config.passes(shape) {
+            let shift = pass * shape.digit;
             let params = Params {
                 count,
                 blocks,
                 shift,
-                digits: (1 << DIGIT.min(bits - shift)) - 1,
+                digits: (1 << shape.digit.min(bits - shift)) - 1,
                 flip: if descending { u32::MAX } else { 0 },
             };
             let (scatter, words) = match payload {
@@ -175,7 +215,7 @@ impl Sort {
             plan.launches.splice(at..at, scan.launches.iter().cloned());
         }
         plan.scratch = vec![table * 4; 2];
-        plan.scratch.extend(std::iter::repeat_n(n * 4, config.buffers_between()));
+        plan.scratch.extend(std::iter::repeat_n(n * 4, config.buffers_between(shape)));
         plan.scratch.extend(scan.scratch);
         Ok(plan)
     }
@@ -190,15 +230,17 @@ impl Sort {
         values: (Option<BufferView<'_>>, Option<BufferView<'_>>),
         scratch: &[BufferView<'_>],
     ) -> Result<Recording> {
-        let between = config.buffers_between();
-        let passes = config.passes() as usize;
+        let shape = config.shape(context.capabilities());
+        let between = config.buffers_between(shape);
+        let passes = config.passes(shape) as usize;
+        let scan_count = config.scan(shape).count;
         let short =
             Error::BufferTooSmall { what: "scratch", need: 2 + between as u64, have: scratch.len() as u64 };
         if scratch.len() < 2 + between || !launches.len().is_multiple_of(passes) {
             return Err(short);
         }
         let (counts, offsets, scan_scratch) = (scratch[0], scratch[1], &scratch[2 + between..]);
-        let (n, table) = (u64::from(config.count), u64::from(config.scan().count));
+        let (n, table) = (u64::from(config.count), u64::from(scan_count));
         let words = |what, view, n| Arg::words(what, view, n);
         let need = |what, view: Option<_>| {
             let missing = || Error::Shape { what, need: "a buffer".into(), got: "none".into() };
@@ -216,7 +258,7 @@ impl Sort {
             };
             let counted = [words("keys", from, n), words("counts", counts, table)];
             recording.push(context.bind(count, &counted)?);
-            let scan = Scan::bind(context, scan, config.scan().count, counts, offsets, scan_scratch)?;
+            let scan = Scan::bind(context, scan, scan_count, counts, offsets, scan_scratch)?;
             recording.append(scan);
             let mut args =
                 vec![words("keys", from, n), words("offsets", offsets, table), words("keys_out", to, n)];

@@ -65,12 +65,13 @@ fn keys(kind: Keys, n: u32, random: &mut Random) -> Vec<u32> {
 }
 
 fn case(config: SortConfig, kind: Keys, random: &mut Random) -> Case {
-    let SortConfig { key, count, payload, descending, bits } = config;
+    let SortConfig { key, count, payload, descending, bits, variant } = config;
     let input = keys(kind, count, random);
     let order = reference(&input, key, descending, bits);
     let pick = |from: &[u32]| order.iter().map(|&i| from[i as usize]).collect::<Vec<_>>();
     let sorted = pick(&input);
-    let name = format!("{key:?}, {count}, {kind:?}, {payload:?}, descending {descending}, {bits} bits");
+    let name =
+        format!("{key:?}, {count}, {kind:?}, {payload:?}, descending {descending}, {bits} bits, {variant:?}");
     let case = Case::new(KERNEL, name, move |context, b| {
         let kernel = Sort::new(context, config)?;
         let scratch = b.scratch(&kernel)?;
@@ -100,30 +101,37 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let payloads = [SortPayload::None, SortPayload::Values, SortPayload::Indices];
     let all = [SortKey::U32, SortKey::I32, SortKey::F32];
-    // A block is 1,024 keys; 33 blocks are the first whose digits' table takes two levels to scan.
-    for (i, count) in [1, 2, 15, 16, 17, 63, 64, 65, 1023, 1024, 1025, 2049, 33_793].into_iter().enumerate() {
-        for (j, key) in all.into_iter().enumerate() {
-            for descending in [false, true] {
-                let payload = payloads[(i + j + usize::from(descending)) % 3];
-                let config = SortConfig { key, count, payload, descending, bits: 32 };
-                let kind = if key == SortKey::F32 { Keys::Special } else { Keys::Any };
-                cases.push(case(config, kind, &mut random));
+    // A block is 1,024 keys staged and 4,096 direct. 33,793 keys are the first whose table of digits
+    // takes two levels to scan if staged; direct 8,193 (512 entries fill a level, blocks have 256).
+    let staged = [1, 2, 15, 16, 17, 63, 64, 65, 1023, 1024, 1025, 2049, 33_793];
+    let direct = [1, 2, 511, 512, 513, 1025, 4095, 4096, 4097, 8193, 33_793];
+    for (variant, sizes) in [(SortVariant::Staged, &staged[..]), (SortVariant::Direct, &direct[..])] {
+        let variant = Some(variant);
+        for (i, &count) in sizes.iter().enumerate() {
+            for (j, key) in all.into_iter().enumerate() {
+                for descending in [false, true] {
+                    let payload = payloads[(i + j + usize::from(descending)) % 3];
+                    let config = SortConfig { key, count, payload, descending, bits: 32, variant };
+                    let kind = if key == SortKey::F32 { Keys::Special } else { Keys::Any };
+                    cases.push(case(config, kind, &mut random));
+                }
             }
         }
-    }
-    for kind in [Keys::Few, Keys::Equal, Keys::Rising] {
-        for key in all {
-            for (payload, descending) in [(payloads[2], false), (payloads[1], true)] {
-                let config = SortConfig { key, count: 3001, payload, descending, bits: 32 };
-                cases.push(case(config, kind, &mut random));
+        for kind in [Keys::Few, Keys::Equal, Keys::Rising] {
+            for key in all {
+                for (payload, descending) in [(payloads[2], false), (payloads[1], true)] {
+                    let config = SortConfig { key, count: 3001, payload, descending, bits: 32, variant };
+                    cases.push(case(config, kind, &mut random));
+                }
             }
         }
-    }
-    // One, two, three passes and more; a last digit of each width.
-    for bits in [1, 2, 3, 4, 5, 8, 9, 17, 31] {
-        for (payload, descending) in payloads.into_iter().zip([false, true, false]) {
-            let config = SortConfig { key: SortKey::U32, count: 2500, payload, descending, bits };
-            cases.push(case(config, Keys::Any, &mut random));
+        // One, two, three passes and more; a last digit of each width.
+        for bits in [1, 2, 3, 4, 5, 8, 9, 17, 31] {
+            for (payload, descending) in payloads.into_iter().zip([false, true, false]) {
+                let config =
+                    SortConfig { key: SortKey::U32, count: 2500, payload, descending, bits, variant };
+                cases.push(case(config, Keys::Any, &mut random));
+            }
         }
     }
     cases
