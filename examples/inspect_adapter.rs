@@ -9,7 +9,23 @@ use patchfield::{Requirements, Result, wgpu};
 /// A typical size of each kernel.
 fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let activation = ActivationConfig { activation: Activation::Gelu, count: 1 << 20, variant: None };
-    vec![("dense/activation", ActivationForward::plan(&activation, caps))]
+    let reduce =
+        ReduceConfig { reduction: Reduction::Sum, outer: 4096, n: 1024, inner: 1, variant: None, part: None };
+    let sort = SortConfig {
+        key: SortKey::U32,
+        count: 1 << 20,
+        payload: SortPayload::Indices,
+        descending: false,
+        bits: 32,
+        variant: None,
+    };
+    let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
+    vec![
+        ("dense/activation", ActivationForward::plan(&activation, caps)),
+        ("dense/reduce", ReduceForward::plan(&reduce, caps)),
+        ("dense/sort", Sort::plan(&sort, caps)),
+        ("dense/gather", Gather::plan(&gather, caps)),
+    ]
 }
 
 fn main() {
