@@ -142,6 +142,14 @@ pub const CANARIES: &[Canary] = &[
         replace: "let row = outputs + 1u;",
     },
     Canary {
+        bug: "a missed barrier between a layer's last read and the next one's first write",
+        kernel: "radial/fused_mlp",
+        shader: "radial/fused_mlp_staged::forward",
+        find: "    workgroupBarrier();
+    tile[at] = v.a;",
+        replace: "    tile[at] = v.a;",
+    },
+    Canary {
         bug: "two axes swapped",
         kernel: "radial/grid_encoding",
         shader: "radial/grid_encoding::forward",

@@ -9,57 +9,10 @@
 // and three zeros, so that a bias is one more input that is always 1. The output layer's rows are
 // rounded up to 4 as well.
 //
-// forward, backward: one invocation a point. Its activations stay in private memory; weights are
-// read at indices that are uniform over the workgroup, four inputs at a time, for four outputs with
-// four partial sums each (16 independent accumulators).
-// weight_gradient: one invocation has 4 rows x 4 columns of dW over a block of points; `sum_blocks`
-// adds the blocks in order. Workgroup memory: 0 bytes.
-
-struct Params {
-    first_group: u32,
-    groups: u32,
-    points: u32,
-    // weight_gradient: the layer's inputs and outputs, rounded up to 4, in vec4s; where its rows begin
-    // (in vec4s), where its inputs and its d begin (in f32); blocks; vec4s of one copy of the weights.
-    columns: u32,
-    rows: u32,
-    first_weight: u32,
-    first_input: u32,
-    first_delta: u32,
-    blocks: u32,
-    total: u32,
-    parameter: f32,   // of the hidden activation
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;                    // [N, INPUTS]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;              // [N, OUTPUTS]
-@group(0) @binding(4) var<storage, read_write> kept: array<vec4<f32>>;     // [LAYERS, N, WIDTH] z, then [N, OUTPUTS4] z
-@group(0) @binding(2) var<storage, read> kept_in: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> dy: array<f32>;                   // [N, OUTPUTS]
-@group(0) @binding(4) var<storage, read_write> deltas: array<vec4<f32>>;   // as `kept`
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;             // [N, INPUTS]
-@group(0) @binding(1) var<storage, read> layer_x: array<f32>;              // x
-@group(0) @binding(3) var<storage, read> deltas_in: array<f32>;            // as `deltas`
-@group(0) @binding(4) var<storage, read_write> sums_of_blocks: array<vec4<f32>>;  // [blocks, weights]
-@group(0) @binding(1) var<storage, read> partial_in: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> dweights: array<vec4<f32>>;
-
-fn activate4(v: vec4<f32>) -> vec4<f32> {
-    let p = params.parameter;
-    return vec4<f32>(activate(v.x, p), activate(v.y, p), activate(v.z, p), activate(v.w, p));
-}
-
-fn derivative4(v: vec4<f32>) -> vec4<f32> {
-    let p = params.parameter;
-    return vec4<f32>(activate_derivative(v.x, p), activate_derivative(v.y, p),
-                     activate_derivative(v.z, p), activate_derivative(v.w, p));
-}
-
-fn load_x(point: u32, i: u32) -> f32 {
-    return select(0.0, x[min(point * INPUTS + i, params.points * INPUTS - 1u)], i < INPUTS);
-}
+// This file is the plain variant, and the oracle of the others. forward, backward: one invocation a
+// point; activations in private memory, weights at indices that are uniform over the workgroup.
+// weight_gradient: an invocation has 4 rows x 4 columns of dW over a block of points; `sum_blocks`, of
+// all variants, adds the blocks in order. Workgroup memory: 0 bytes.
 
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -70,13 +23,12 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     var a: array<vec4<f32>, LONGEST4>;
     var b: array<vec4<f32>, LONGEST4>;
     for (var i = 0u; i < INPUTS4; i++) {
-        a[i] = vec4<f32>(load_x(point, 4u * i), load_x(point, 4u * i + 1u),
-                         load_x(point, 4u * i + 2u), load_x(point, 4u * i + 3u));
+        a[i] = load_x(point, i);
     }
     var first = 0u;
     var inputs = INPUTS4;
-    for (var l = 0u; l <= LAYERS; l++) {
-        let outputs = select(WIDTH4, OUTPUTS4, l == LAYERS);
+    for (var l = 0u; l <= params.layers; l++) {
+        let outputs = select(WIDTH4, OUTPUTS4, l == params.layers);
         let row = inputs + 1u;
         for (var o = 0u; o < outputs; o++) {
             let at = first + 4u * o * row;
@@ -99,7 +51,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
                 kept[(l * params.points * WIDTH4) + point * outputs + o] = b[o];
             }
         }
-        if l < LAYERS {
+        if l < params.layers {
             for (var o = 0u; o < outputs; o++) { a[o] = activate4(b[o]); }
         }
         first += 4u * outputs * row;
@@ -119,14 +71,14 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
     if group >= params.groups || point >= params.points { return; }
     var d: array<vec4<f32>, LONGEST4>;
     var e: array<vec4<f32>, LONGEST4>;
-    for (var o = 0u; o < OUTPUTS; o++) { d[o / 4u][o % 4u] = dy[point * OUTPUTS + o]; }
     for (var o = 0u; o < OUTPUTS4; o++) {
-        deltas[LAYERS * params.points * WIDTH4 + point * OUTPUTS4 + o] = d[o];
+        d[o] = load_dy(point, o);
+        deltas[params.layers * params.points * WIDTH4 + point * OUTPUTS4 + o] = d[o];
     }
     var end = TOTAL4;
-    for (var step = 0u; step <= LAYERS; step++) {
-        let l = LAYERS - step;
-        let outputs = select(WIDTH4, OUTPUTS4, l == LAYERS);
+    for (var step = 0u; step <= params.layers; step++) {
+        let l = params.layers - step;
+        let outputs = select(WIDTH4, OUTPUTS4, l == params.layers);
         let inputs = select(WIDTH4, INPUTS4, l == 0u);
         let row = inputs + 1u;
         let first = end - 4u * outputs * row;
@@ -157,33 +109,18 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
         end = first;
     }
     if WANT_DX {
-        for (var i = 0u; i < INPUTS; i++) { dx[point * INPUTS + i] = e[i / 4u][i % 4u]; }
+        for (var i = 0u; i < INPUTS4; i++) { put_dx(point, i, false, e[i]); }
     }
-}
-
-// What column block `c` of the layer's input holds for a point: a(z) of the layer before, x, or the 1 of the bias.
-fn layer_input(point: u32, c: u32) -> vec4<f32> {
-    if c == params.columns { return vec4<f32>(1.0, 0.0, 0.0, 0.0); }
-    if FIRST {
-        let at = point * INPUTS;
-        var v = vec4<f32>(0.0);
-        for (var k = 0u; k < 4u; k++) {
-            if 4u * c + k < INPUTS { v[k] = layer_x[at + 4u * c + k]; }
-        }
-        return v;
-    }
-    return activate4(kept_in[params.first_input + point * WIDTH4 + c]);
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
                    @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
-    // A workgroup has a block of points and 8 rows; its invocations have the columns.
-    let row_blocks = params.rows;
+    // A workgroup has a block of points and 4 rows; its invocations have the columns.
     let column_blocks = (params.columns + WORKGROUP) / WORKGROUP;
-    let block = group / (row_blocks * column_blocks);
-    let row = group / column_blocks % row_blocks;
+    let block = group / (params.rows * column_blocks);
+    let row = group / column_blocks % params.rows;
     let c = group % column_blocks * WORKGROUP + local;
     if group >= params.groups || c > params.columns { return; }
     var s0 = vec4<f32>(0.0);
@@ -192,12 +129,13 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     var s3 = vec4<f32>(0.0);
     let end = min(params.points, (block + 1u) * BLOCK);
     for (var point = block * BLOCK; point < end; point++) {
-        let v = layer_input(point, c);
-        let at = params.first_delta + (point * params.rows + row) * 4u;
-        s0 = fma(vec4<f32>(deltas_in[at]), v, s0);
-        s1 = fma(vec4<f32>(deltas_in[at + 1u]), v, s1);
-        s2 = fma(vec4<f32>(deltas_in[at + 2u]), v, s2);
-        s3 = fma(vec4<f32>(deltas_in[at + 3u]), v, s3);
+        var v = vec4<f32>(1.0, 0.0, 0.0, 0.0);
+        if c < params.columns { v = layer_input(point, c); }
+        let d = deltas_in[params.first_delta + point * params.rows + row];
+        s0 = fma(vec4<f32>(d.x), v, s0);
+        s1 = fma(vec4<f32>(d.y), v, s1);
+        s2 = fma(vec4<f32>(d.z), v, s2);
+        s3 = fma(vec4<f32>(d.w), v, s3);
     }
     let length = params.columns + 1u;
     let out = block * params.total + params.first_weight + 4u * row * length + c;
@@ -207,6 +145,9 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     sums_of_blocks[out + 3u * length] = s3;
 }
 
+@group(0) @binding(1) var<storage, read> blocks_in: array<vec4<f32>>;             // [blocks, weights]
+@group(0) @binding(2) var<storage, read_write> dweights: array<vec4<f32>>;
+
 @compute @workgroup_size(WORKGROUP)
 fn sum_blocks(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
               @builtin(local_invocation_index) local: u32) {
@@ -214,6 +155,6 @@ fn sum_blocks(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: 
     let i = group * WORKGROUP + local;
     if group >= params.groups || i >= params.total { return; }
     var sum = vec4<f32>(0.0);
-    for (var block = 0u; block < params.blocks; block++) { sum += partial_in[block * params.total + i]; }
+    for (var block = 0u; block < params.blocks; block++) { sum += blocks_in[block * params.total + i]; }
     dweights[i] = sum;
 }

@@ -16,7 +16,8 @@ pub(super) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-type Key = (&'static str, Constants);
+/// Entry point, the files in front of it, constants.
+type Key = (&'static str, Vec<&'static str>, Constants);
 type Entry = Arc<OnceLock<Result<Arc<Pipeline>>>>;
 
 #[derive(Debug, Default)]
@@ -36,8 +37,9 @@ impl Pipelines {
     ) -> Result<Arc<Pipeline>> {
         let entry = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let files = shader.common.iter().map(|common| common.file).collect();
             entries
-                .entry((shader.name, constants.clone()))
+                .entry((shader.name, files, constants.clone()))
                 .or_insert_with(|| (Entry::default(), shader))
                 .0
                 .clone()
@@ -49,7 +51,7 @@ impl Pipelines {
     pub fn permutations(&self) -> Vec<(&'static Shader, Constants)> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> =
-            entries.iter().map(|((_, constants), (_, shader))| (*shader, constants.clone())).collect();
+            entries.iter().map(|((_, _, constants), (_, shader))| (*shader, constants.clone())).collect();
         all.sort_by_key(|(shader, constants)| (shader.name, format!("{constants:?}")));
         all
     }

@@ -31,9 +31,7 @@ impl Timer {
         Ok(Self { context: context.clone(), queries, resolved })
     }
 
-    /// What to put into the descriptor of a pass of the caller's.
-    #[must_use]
-    pub fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+    pub(super) fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
         wgpu::ComputePassTimestampWrites {
             query_set: &self.queries,
             beginning_of_pass_write_index: Some(0),

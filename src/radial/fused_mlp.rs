@@ -2,8 +2,8 @@
 
 use crate::dense::Activation;
 use crate::dispatch::{
-    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, count, kernel, read, shader, write,
+    Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
+    Shader, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// A network of `layers` hidden layers of `width` and a linear layer on top.
@@ -28,6 +28,8 @@ pub struct FusedMlpConfig {
     pub keep: bool,
     /// Backward: compute the gradient of the input too.
     pub input_gradient: bool,
+    /// How it is computed.
+    pub variant: FusedMlpVariant,
 }
 
 impl Default for FusedMlpConfig {
@@ -41,6 +43,7 @@ impl Default for FusedMlpConfig {
             points: 1,
             keep: false,
             input_gradient: true,
+            variant: FusedMlpVariant::Auto,
         }
     }
 }
@@ -68,9 +71,87 @@ impl MlpLayer {
     }
 }
 
-const WORKGROUP: u32 = 32;
-/// Points whose weight gradients one invocation sums.
+/// Points whose weight gradients one workgroup sums.
 const BLOCK: u32 = 256;
+
+/// How the network is computed. All variants give the same results to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FusedMlpVariant {
+    /// What suits the device.
+    #[default]
+    Auto,
+    /// One invocation a point; needs nothing.
+    Plain,
+    /// For CPU adapters: weights are read once for 32 points and shared by shuffles. Needs
+    /// subgroups of 8.
+    Subgroup,
+    /// For GPUs: activations and weights in workgroup memory, 4 points x 4 outputs an invocation.
+    Staged,
+}
+
+impl FusedMlpVariant {
+    fn resolve(self, config: &FusedMlpConfig, caps: &Capabilities) -> Result<Self> {
+        let what = "fused_mlp";
+        if self == Self::Auto {
+            let suits = if caps.cpu { Self::Subgroup } else { Self::Staged };
+            return suits.resolve(config, caps).or(Ok(Self::Plain));
+        }
+        if self == Self::Subgroup && caps.subgroups != Some((8, 8)) {
+            return Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" });
+        }
+        check_workgroup(what, self.workgroup(), self.workgroup_bytes(config), caps)?;
+        Ok(self)
+    }
+
+    fn shaders(self, config: &FusedMlpConfig) -> &'static Shaders {
+        let four = usize::from(config.inputs.is_multiple_of(4));
+        match self {
+            Self::Subgroup => &SUBGROUP[four],
+            Self::Staged => &STAGED[four],
+            Self::Auto | Self::Plain => &PLAIN[four],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Subgroup => "subgroup",
+            Self::Staged => "staged",
+            Self::Auto | Self::Plain => "plain",
+        }
+    }
+
+    /// Invocations of a workgroup.
+    fn workgroup(self) -> u32 {
+        match self {
+            Self::Subgroup => 8,
+            Self::Staged => 128,
+            Self::Auto | Self::Plain => 32,
+        }
+    }
+
+    /// Bytes of workgroup memory of the hungriest entry point.
+    fn workgroup_bytes(self, config: &FusedMlpConfig) -> u32 {
+        match self {
+            Self::Subgroup => 16 * config.tile(self),
+            Self::Staged => (8 << 10) + (4 << 10),
+            Self::Auto | Self::Plain => 0,
+        }
+    }
+
+    /// Points of a workgroup, forward and backward.
+    fn points(self, width: u32) -> u32 {
+        if self == Self::Staged { 2048 / width } else { 32 }
+    }
+
+    /// Rows and columns of weights, divided by 4, that a workgroup of the weight gradient has.
+    fn gradient_tile(self) -> [u32; 2] {
+        match self {
+            Self::Subgroup => [8, 8],
+            Self::Staged => [8, 16],
+            Self::Auto | Self::Plain => [1, 32],
+        }
+    }
+}
 
 impl FusedMlpConfig {
     fn check(&self) -> Result<()> {
@@ -123,31 +204,48 @@ impl FusedMlpConfig {
         u64::from(self.points) * u64::from(each)
     }
 
-    fn constants(&self) -> Constants {
+    /// `Subgroup`: vec4s that hold two layers of a workgroup's points.
+    fn tile(&self, variant: FusedMlpVariant) -> u32 {
+        let longest = self.inputs.max(self.width).max(self.outputs).div_ceil(4);
+        2 * longest * variant.points(self.width)
+    }
+
+    /// The constants; the last four are looked at by some entry points only.
+    fn constants(&self, variant: FusedMlpVariant, flags: Flags) -> Constants {
         let [inputs, width, outputs] = [self.inputs, self.width, self.outputs].map(|n| n.div_ceil(4));
+        let longest = inputs.max(width).max(outputs);
         Constants::new()
-            .u32("WORKGROUP", WORKGROUP)
+            .u32("WORKGROUP", variant.workgroup())
             .u32("ACTIVATION", self.activation.id())
             .u32("INPUTS", self.inputs)
             .u32("INPUTS4", inputs)
             .u32("WIDTH4", width)
             .u32("OUTPUTS", self.outputs)
             .u32("OUTPUTS4", outputs)
-            .u32("LONGEST4", inputs.max(width).max(outputs))
-            .u32("LAYERS", self.layers)
+            .u32("LONGEST4", longest)
+            .u32("POINTS", variant.points(self.width))
+            .u32("TILE", self.tile(variant))
+            .u32("CHUNK4", (64 / width).min(width))
             .u32("TOTAL4", self.weight_count() / 4)
             .u32("BLOCK", BLOCK)
-    }
-
-    /// The constants with the three that only some entry points look at.
-    fn flags(&self, keep: bool, want_dx: bool, first: bool) -> Constants {
-        self.constants().bool("KEEP", keep).bool("WANT_DX", want_dx).bool("FIRST", first)
+            .u32("ROWS4", flags.rows.max(1))
+            .bool("KEEP", flags.keep)
+            .bool("WANT_DX", flags.want_dx)
+            .bool("FIRST", flags.first)
     }
 
     fn multiply_adds(&self) -> u64 {
         let each: u32 = self.layer_table().iter().map(|layer| layer.outputs * layer.inputs).sum();
         u64::from(each) * u64::from(self.points)
     }
+}
+
+#[derive(Default)]
+struct Flags {
+    keep: bool,
+    want_dx: bool,
+    first: bool,
+    rows: u32,
 }
 
 #[repr(C)]
@@ -161,32 +259,57 @@ struct Params {
     first_delta: u32,
     blocks: u32,
     total: u32,
+    layers: u32,
     parameter: f32,
 }
 
-static FORWARD: Shader = shader!(
-    "radial/fused_mlp",
-    "forward",
-    [index, sincos, activation],
-    [read("weights").vec4(), read("x"), write("y"), write("kept").vec4()]
-);
-static BACKWARD: Shader = shader!(
-    "radial/fused_mlp",
-    "backward",
-    [index, sincos, activation],
-    [read("weights").vec4(), read("kept_in").vec4(), read("dy"), write("deltas").vec4(), write("dx")]
-);
-static WEIGHT_GRADIENT: Shader = shader!(
-    "radial/fused_mlp",
-    "weight_gradient",
-    [index, sincos, activation],
-    [read("layer_x"), read("kept_in").vec4(), read("deltas_in"), write("sums_of_blocks").vec4()]
-);
+/// Entry points of one variant.
+struct Shaders {
+    forward: Shader,
+    backward: Shader,
+    weight_gradient: Shader,
+}
+
+/// The three entry points of a file, with x and dx read one or four at a time.
+macro_rules! shaders {
+    ($file:literal, $inputs:ident, $x:expr, $dx:expr) => {
+        Shaders {
+            forward: shader!(
+                $file,
+                "forward",
+                [index, sincos, activation, mlp, $inputs],
+                [read("weights").vec4(), $x, write("y"), write("kept").vec4()]
+            ),
+            backward: shader!(
+                $file,
+                "backward",
+                [index, sincos, activation, mlp, $inputs],
+                [read("weights").vec4(), read("dy"), write("deltas").vec4(), read("kept_in").vec4(), $dx]
+            ),
+            weight_gradient: shader!(
+                $file,
+                "weight_gradient",
+                [index, sincos, activation, mlp, $inputs],
+                [write("sums_of_blocks").vec4(), $x, read("deltas_in").vec4(), read("kept_in").vec4()]
+            ),
+        }
+    };
+    ($file:literal) => {
+        [
+            shaders!($file, mlp_scalars, read("x"), write("dx")),
+            shaders!($file, mlp_vectors, read("x").vec4(), write("dx").vec4()),
+        ]
+    };
+}
+
+static PLAIN: [Shaders; 2] = shaders!("radial/fused_mlp");
+static SUBGROUP: [Shaders; 2] = shaders!("radial/fused_mlp_subgroup");
+static STAGED: [Shaders; 2] = shaders!("radial/fused_mlp_staged");
 static SUM_BLOCKS: Shader = shader!(
     "radial/fused_mlp",
     "sum_blocks",
-    [index, sincos, activation],
-    [read("partial_in").vec4(), write("dweights").vec4()]
+    [index, sincos, activation, mlp, mlp_scalars],
+    [read("blocks_in").vec4(), write("dweights").vec4()]
 );
 
 kernel! {
@@ -209,18 +332,24 @@ pub struct FusedMlpForwardArgs<'a> {
 }
 
 impl FusedMlpForward {
-    /// One invocation a point.
+    /// One dispatch.
     pub fn plan(config: &FusedMlpConfig, caps: &Capabilities) -> Result<Plan> {
         config.check()?;
-        let params =
-            Params { points: config.points, parameter: config.activation.parameter(), ..Params::default() };
+        let variant = config.variant.resolve(config, caps)?;
+        let params = Params {
+            points: config.points,
+            layers: config.layers,
+            parameter: config.activation.parameter(),
+            ..Params::default()
+        };
         let points = u64::from(config.points);
         let kept = if config.keep { config.kept_count() } else { 0 };
         let io = points * u64::from(config.inputs + config.outputs) + u64::from(config.weight_count());
         let cost = Cost::new(2 * config.multiply_adds(), 4 * (io + kept));
-        let groups = points.div_ceil(WORKGROUP.into());
-        let constants = config.flags(config.keep, false, false);
-        Ok(Plan::single("uniform", Launch::new(&FORWARD, constants, &params, groups, caps, cost)?))
+        let groups = points.div_ceil(variant.points(config.width).into());
+        let constants = config.constants(variant, Flags { keep: config.keep, ..Flags::default() });
+        let launch = Launch::new(&variant.shaders(config).forward, constants, &params, groups, caps, cost)?;
+        Ok(Plan::single(variant.name(), launch))
     }
 }
 
@@ -260,16 +389,17 @@ pub struct FusedMlpBackwardArgs<'a> {
     /// the weights' padding is 0.
     pub dweights: BufferView<'a>,
     /// Gradient of the input, `[N, inputs]`; overwritten. Without `input_gradient` nothing is
-    /// written to it, and one element is enough.
+    /// written to it, and 4 elements are enough.
     pub dx: BufferView<'a>,
     /// As the plan asks for: the gradients of the pre-activations, and partial sums.
     pub scratch: &'a Scratch,
 }
 
 impl FusedMlpBackward {
-    /// Back through the layers, one invocation a point; then each layer's weights, block by block.
+    /// Back through the layers; then each layer's weights, block by block; then the blocks' sum.
     pub fn plan(config: &FusedMlpConfig, caps: &Capabilities) -> Result<Plan> {
         config.check()?;
+        let variant = config.variant.resolve(config, caps)?;
         let total = config.weight_count();
         let blocks = config.points.div_ceil(BLOCK);
         count("partial sums", &[blocks, total])?;
@@ -277,21 +407,17 @@ impl FusedMlpBackward {
             points: config.points,
             blocks,
             total: total / 4,
+            layers: config.layers,
             parameter: config.activation.parameter(),
             ..Params::default()
         };
-        let work = config.multiply_adds();
         let kept = config.kept_count();
-        let groups = u64::from(config.points.div_ceil(WORKGROUP));
-        let backward = Launch::new(
-            &BACKWARD,
-            config.flags(false, config.input_gradient, false),
-            &base,
-            groups,
-            caps,
-            Cost::new(2 * work, 8 * kept),
-        )?;
-        let mut launches = vec![backward];
+        let groups = u64::from(config.points.div_ceil(variant.points(config.width)));
+        let constants =
+            config.constants(variant, Flags { want_dx: config.input_gradient, ..Flags::default() });
+        let cost = Cost::new(2 * config.multiply_adds(), 8 * kept);
+        let mut launches =
+            vec![Launch::new(&variant.shaders(config).backward, constants, &base, groups, caps, cost)?];
         for (l, layer) in config.layer_table().iter().enumerate() {
             let l = l as u32;
             let (columns, rows) = (layer.bias / 4, layer.rows / 4);
@@ -300,28 +426,32 @@ impl FusedMlpBackward {
                 rows,
                 first_weight: layer.first / 4,
                 first_input: l.saturating_sub(1) * config.points * config.width / 4,
-                first_delta: l * config.points * config.width,
+                first_delta: l * config.points * config.width / 4,
                 ..base
             };
-            let groups = u64::from(blocks) * u64::from(rows) * u64::from((columns + WORKGROUP) / WORKGROUP);
-            let macs = u64::from(config.points) * u64::from(layer.outputs) * u64::from(layer.inputs);
-            let cost =
-                Cost::new(2 * macs, 4 * u64::from(config.points) * u64::from(layer.inputs + layer.outputs));
-            launches.push(Launch::new(
-                &WEIGHT_GRADIENT,
-                config.flags(false, false, l == 0),
-                &params,
-                groups,
-                caps,
-                cost,
-            )?);
+            let tile = variant.gradient_tile();
+            let each = rows.min(tile[0]);
+            // The plain variant has the bias as one more column.
+            let lanes = columns + u32::from(variant == FusedMlpVariant::Plain);
+            let groups =
+                u64::from(blocks) * u64::from(rows.div_ceil(tile[0])) * u64::from(lanes.div_ceil(tile[1]));
+            let points = u64::from(config.points);
+            let cost = Cost::new(
+                2 * points * u64::from(layer.outputs) * u64::from(layer.inputs),
+                4 * points * u64::from(layer.inputs + layer.outputs),
+            );
+            let constants =
+                config.constants(variant, Flags { first: l == 0, rows: each, ..Flags::default() });
+            let shader = &variant.shaders(config).weight_gradient;
+            launches.push(Launch::new(shader, constants, &params, groups, caps, cost)?);
         }
         let bytes = u64::from(total) * 4 * u64::from(blocks + 1);
-        let groups = u64::from((total / 4).div_ceil(WORKGROUP));
-        let constants = config.flags(false, false, false);
+        let plain = FusedMlpVariant::Plain;
+        let groups = u64::from((total / 4).div_ceil(plain.workgroup()));
+        let constants = config.constants(plain, Flags::default());
         launches.push(Launch::new(&SUM_BLOCKS, constants, &base, groups, caps, Cost::new(0, bytes))?);
         let partial = u64::from(blocks) * u64::from(total) * 4;
-        Ok(Plan { variant: "uniform", launches, scratch: vec![kept * 4, partial] })
+        Ok(Plan { variant: variant.name(), launches, scratch: vec![kept * 4, partial] })
     }
 }
 
@@ -337,12 +467,12 @@ impl Kernel for FusedMlpBackward {
         let kept = Arg::words("kept", args.kept, config.kept_count());
         let deltas = Arg::words("scratch 0", args.scratch.view(0)?, config.kept_count());
         let partial = Arg::words("scratch 1", args.scratch.view(1)?, partial);
-        let dx = if config.input_gradient { points * u64::from(config.inputs) } else { 1 };
+        let dx = if config.input_gradient { points * u64::from(config.inputs) } else { 4 };
         let backward = [
             Arg::words("weights", args.weights, total),
-            kept,
             Arg::words("dy", args.dy, points * u64::from(config.outputs)),
             deltas,
+            kept,
             Arg::words("dx", args.dx, dx),
         ];
         let mut recording = Recording::new();
@@ -350,7 +480,7 @@ impl Kernel for FusedMlpBackward {
         for (index, launch) in self.plan.launches.iter().enumerate() {
             recording.push(match index {
                 0 => self.context.bind(launch, &backward)?,
-                i if i < last => self.context.bind(launch, &[x, kept, deltas, partial])?,
+                i if i < last => self.context.bind(launch, &[partial, x, deltas, kept])?,
                 _ => self.context.bind(launch, &[partial, Arg::words("dweights", args.dweights, total)])?,
             });
         }

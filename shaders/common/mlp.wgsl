@@ -1,0 +1,68 @@
+// What the variants of radial/fused_mlp share: parameters, buffers, and how a point's values are read.
+// x and dx, which a kernel may read four at a time, are in mlp_scalars.wgsl or mlp_vectors.wgsl.
+
+struct Params {
+    first_group: u32,
+    groups: u32,
+    points: u32,
+    // weight_gradient: the layer's inputs and outputs, rounded up to 4, in vec4s; where its rows begin
+    // (in vec4s), where its inputs and its d begin (in f32); blocks; vec4s of one copy of the weights.
+    columns: u32,
+    rows: u32,
+    first_weight: u32,
+    first_input: u32,
+    first_delta: u32,
+    blocks: u32,
+    total: u32,
+    layers: u32,
+    parameter: f32,   // of the hidden activation
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+// forward, backward
+@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
+// forward
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;               // [N, OUTPUTS]
+@group(0) @binding(4) var<storage, read_write> kept: array<vec4<f32>>;      // z: [LAYERS, N, WIDTH], then [N, 4 OUTPUTS4]
+// backward
+@group(0) @binding(2) var<storage, read> dy: array<f32>;                    // [N, OUTPUTS]
+@group(0) @binding(3) var<storage, read_write> deltas: array<vec4<f32>>;    // d, as `kept`
+// backward, weight_gradient
+@group(0) @binding(4) var<storage, read> kept_in: array<vec4<f32>>;
+// weight_gradient
+@group(0) @binding(1) var<storage, read_write> sums_of_blocks: array<vec4<f32>>;  // [blocks, weights]
+@group(0) @binding(3) var<storage, read> deltas_in: array<vec4<f32>>;
+
+fn activate4(v: vec4<f32>) -> vec4<f32> {
+    let p = params.parameter;
+    return vec4<f32>(activate(v.x, p), activate(v.y, p), activate(v.z, p), activate(v.w, p));
+}
+
+fn derivative4(v: vec4<f32>) -> vec4<f32> {
+    let p = params.parameter;
+    return vec4<f32>(activate_derivative(v.x, p), activate_derivative(v.y, p),
+                     activate_derivative(v.z, p), activate_derivative(v.w, p));
+}
+
+// Column block `i` of a point's gradient of the output.
+fn load_dy(point: u32, i: u32) -> vec4<f32> {
+    var v: vec4<f32>;
+    for (var k = 0u; k < 4u; k++) {
+        v[k] = select(0.0, dy[min(point * OUTPUTS + 4u * i + k, params.points * OUTPUTS - 1u)], 4u * i + k < OUTPUTS);
+    }
+    return v;
+}
+
+// Column block `c` of a layer's input, for its weights: x, or a(z) of the layer before.
+fn layer_input(point: u32, c: u32) -> vec4<f32> {
+    if FIRST { return load_x(point, c); }
+    return activate4(kept_in[params.first_input + point * WIDTH4 + c]);
+}
+
+// The biases of four rows, `length` apart: each a column of its own, then three zeros.
+fn put_bias(at: u32, length: u32, bias: vec4<f32>) {
+    sums_of_blocks[at] = vec4<f32>(bias.x, 0.0, 0.0, 0.0);
+    sums_of_blocks[at + length] = vec4<f32>(bias.y, 0.0, 0.0, 0.0);
+    sums_of_blocks[at + 2u * length] = vec4<f32>(bias.z, 0.0, 0.0, 0.0);
+    sums_of_blocks[at + 3u * length] = vec4<f32>(bias.w, 0.0, 0.0, 0.0);
+}

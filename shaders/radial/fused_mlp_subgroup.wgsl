@@ -1,0 +1,334 @@
+// The fused network for CPU adapters with subgroups of 8 (formulas and buffers: common/mlp.wgsl and
+// radial/fused_mlp.wgsl). Workgroups are one subgroup.
+//
+// forward, backward: an invocation has four points, whose inputs to a layer (up to 64 at a time) stay
+// in registers. Of each row of weights an invocation reads one vec4 in eight; the others reach it by
+// shuffles with constant lanes: one load for 32 weights, each used for 32 points.
+// weight_gradient: an invocation has 32 rows x 4 columns of dW over a block of points.
+// Workgroup memory (forward without KEEP only): 4 points x 2 layers x LONGEST x 8 x 4 bytes.
+//
+// A load in a loop costs about a hundred cycles on lavapipe, whatever its index, and a shuffle with a
+// constant lane about one. 32 inputs, 64 x 2, 3 outputs, forward / backward in percent of the ceiling:
+// plain (weights at uniform indices) 2.3 / 2.4; shuffles, two points an invocation 21.5 / 17.0; four
+// points 26.3 / 18.7; inputs read as vec4 27.6 / 20.7. Blocks of inputs in a loop, instead of twice in
+// the text: 7.6, for the count of a block is then not a constant and every product a branch.
+
+var<workgroup> tile: array<vec4<f32>, TILE>;
+
+// Sixteen vec4s of one point. Named, not an array: an array with a variable index is memory.
+struct Block {
+    v0: vec4<f32>, v1: vec4<f32>, v2: vec4<f32>, v3: vec4<f32>,
+    v4: vec4<f32>, v5: vec4<f32>, v6: vec4<f32>, v7: vec4<f32>,
+    v8: vec4<f32>, v9: vec4<f32>, v10: vec4<f32>, v11: vec4<f32>,
+    v12: vec4<f32>, v13: vec4<f32>, v14: vec4<f32>, v15: vec4<f32>,
+}
+
+// Sixteen vec4s of each of an invocation's four points.
+struct Blocks { a: Block, b: Block, c: Block, d: Block }
+
+// One vec4 of each of them.
+struct Four { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
+
+// This lane's part of four rows of weights.
+struct Part { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32> }
+
+fn load_part(at: u32, row: u32) -> Part {
+    let last = TOTAL4 - 1u;
+    return Part(weights[min(at, last)], weights[min(at + row, last)],
+                weights[min(at + 2u * row, last)], weights[min(at + 3u * row, last)]);
+}
+
+fn add_product(m: mat4x4<f32>, v: vec4<f32>, s: vec4<f32>) -> vec4<f32> {
+    return fma(m[3], v.wwww, fma(m[2], v.zzzz, fma(m[1], v.yyyy, fma(m[0], v.xxxx, s))));
+}
+
+// Adds the products of a lane's four rows of weights, or of their transpose, with one vec4 a point.
+fn add(s: Four, transposed: bool, part: Part, lane: u32,
+       a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> Four {
+    var m = mat4x4<f32>(subgroupShuffle(part.r0, lane), subgroupShuffle(part.r1, lane),
+                        subgroupShuffle(part.r2, lane), subgroupShuffle(part.r3, lane));
+    if !transposed { m = transpose(m); }
+    return Four(add_product(m, a, s.a), add_product(m, b, s.b), add_product(m, c, s.c), add_product(m, d, s.d));
+}
+
+// Adds four outputs over a block of `count` vec4s: rows from `at` or, transposed, columns.
+fn multiply(sums: Four, b: Blocks, count: u32, transposed: bool, at: u32, row: u32, lane: u32) -> Four {
+    let next = select(1u, 4u * row, transposed);
+    let low = load_part(at + lane * next, row);
+    var high: Part;
+    if count > 8u { high = load_part(at + (8u + lane) * next, row); }
+    var s = sums;
+    s = add(s, transposed, low, 0u, b.a.v0, b.b.v0, b.c.v0, b.d.v0);
+    if count > 1u { s = add(s, transposed, low, 1u, b.a.v1, b.b.v1, b.c.v1, b.d.v1); }
+    if count > 2u { s = add(s, transposed, low, 2u, b.a.v2, b.b.v2, b.c.v2, b.d.v2); }
+    if count > 3u { s = add(s, transposed, low, 3u, b.a.v3, b.b.v3, b.c.v3, b.d.v3); }
+    if count > 4u { s = add(s, transposed, low, 4u, b.a.v4, b.b.v4, b.c.v4, b.d.v4); }
+    if count > 5u { s = add(s, transposed, low, 5u, b.a.v5, b.b.v5, b.c.v5, b.d.v5); }
+    if count > 6u { s = add(s, transposed, low, 6u, b.a.v6, b.b.v6, b.c.v6, b.d.v6); }
+    if count > 7u { s = add(s, transposed, low, 7u, b.a.v7, b.b.v7, b.c.v7, b.d.v7); }
+    if count > 8u { s = add(s, transposed, high, 0u, b.a.v8, b.b.v8, b.c.v8, b.d.v8); }
+    if count > 9u { s = add(s, transposed, high, 1u, b.a.v9, b.b.v9, b.c.v9, b.d.v9); }
+    if count > 10u { s = add(s, transposed, high, 2u, b.a.v10, b.b.v10, b.c.v10, b.d.v10); }
+    if count > 11u { s = add(s, transposed, high, 3u, b.a.v11, b.b.v11, b.c.v11, b.d.v11); }
+    if count > 12u { s = add(s, transposed, high, 4u, b.a.v12, b.b.v12, b.c.v12, b.d.v12); }
+    if count > 13u { s = add(s, transposed, high, 5u, b.a.v13, b.b.v13, b.c.v13, b.d.v13); }
+    if count > 14u { s = add(s, transposed, high, 6u, b.a.v14, b.b.v14, b.c.v14, b.d.v14); }
+    if count > 15u { s = add(s, transposed, high, 7u, b.a.v15, b.b.v15, b.c.v15, b.d.v15); }
+    return s;
+}
+
+// Pre-activations between the layers: in `kept`, or in this invocation's part of `tile`.
+fn put_z(l: u32, point: u32, slot: u32, o: u32, outputs: u32, z: vec4<f32>) {
+    if !KEEP {
+        tile[(l % 2u * LONGEST4 + o) * POINTS + slot] = z;
+    } else if point < params.points {
+        kept[l * params.points * WIDTH4 + point * outputs + o] = z;
+    }
+}
+
+fn get_z(l: u32, point: u32, slot: u32, o: u32, outputs: u32) -> vec4<f32> {
+    var z: vec4<f32>;
+    if !KEEP {
+        z = tile[(l % 2u * LONGEST4 + o) * POINTS + slot];
+    } else if point < params.points {
+        z = kept[l * params.points * WIDTH4 + point * outputs + o];
+    }
+    return z;
+}
+
+fn input(is_first: bool, l: u32, point: u32, slot: u32, i: u32) -> vec4<f32> {
+    if is_first { return load_x(point, i); }
+    return activate4(get_z(l - 1u, point, slot, i, WIDTH4));
+}
+
+fn input_block(is_first: bool, l: u32, count: u32, point: u32, slot: u32, i: u32) -> Block {
+    var b: Block;
+    if count > 0u { b.v0 = input(is_first, l, point, slot, i + 0u); }
+    if count > 1u { b.v1 = input(is_first, l, point, slot, i + 1u); }
+    if count > 2u { b.v2 = input(is_first, l, point, slot, i + 2u); }
+    if count > 3u { b.v3 = input(is_first, l, point, slot, i + 3u); }
+    if count > 4u { b.v4 = input(is_first, l, point, slot, i + 4u); }
+    if count > 5u { b.v5 = input(is_first, l, point, slot, i + 5u); }
+    if count > 6u { b.v6 = input(is_first, l, point, slot, i + 6u); }
+    if count > 7u { b.v7 = input(is_first, l, point, slot, i + 7u); }
+    if count > 8u { b.v8 = input(is_first, l, point, slot, i + 8u); }
+    if count > 9u { b.v9 = input(is_first, l, point, slot, i + 9u); }
+    if count > 10u { b.v10 = input(is_first, l, point, slot, i + 10u); }
+    if count > 11u { b.v11 = input(is_first, l, point, slot, i + 11u); }
+    if count > 12u { b.v12 = input(is_first, l, point, slot, i + 12u); }
+    if count > 13u { b.v13 = input(is_first, l, point, slot, i + 13u); }
+    if count > 14u { b.v14 = input(is_first, l, point, slot, i + 14u); }
+    if count > 15u { b.v15 = input(is_first, l, point, slot, i + 15u); }
+    return b;
+}
+
+// The layer's outputs over up to 64 of its inputs; the later block of inputs adds to the earlier one.
+fn forward_block(is_first: bool, l: u32, i: u32, count: u32, row: u32, outputs: u32, first: u32,
+                 point: u32, local: u32, lane: u32) {
+    let b = Blocks(input_block(is_first, l, count, point, local, i),
+                   input_block(is_first, l, count, point + WORKGROUP, local + WORKGROUP, i),
+                   input_block(is_first, l, count, point + 2u * WORKGROUP, local + 2u * WORKGROUP, i),
+                   input_block(is_first, l, count, point + 3u * WORKGROUP, local + 3u * WORKGROUP, i));
+    for (var o = 0u; o < outputs; o++) {
+        let at = first + 4u * o * row;
+        var z: Four;
+        if i == 0u {
+            // Lane k has the bias of row k.
+            let own = weights[at + lane % 4u * row + row - 1u].x;
+            let bias = vec4<f32>(subgroupShuffle(own, 0u), subgroupShuffle(own, 1u),
+                                 subgroupShuffle(own, 2u), subgroupShuffle(own, 3u));
+            z = Four(bias, bias, bias, bias);
+        } else {
+            z = Four(get_z(l, point, local, o, outputs),
+                     get_z(l, point + WORKGROUP, local + WORKGROUP, o, outputs),
+                     get_z(l, point + 2u * WORKGROUP, local + 2u * WORKGROUP, o, outputs),
+                     get_z(l, point + 3u * WORKGROUP, local + 3u * WORKGROUP, o, outputs));
+        }
+        z = multiply(z, b, count, false, at + i, row, lane);
+        put_z(l, point, local, o, outputs, z.a);
+        put_z(l, point + WORKGROUP, local + WORKGROUP, o, outputs, z.b);
+        put_z(l, point + 2u * WORKGROUP, local + 2u * WORKGROUP, o, outputs, z.c);
+        put_z(l, point + 3u * WORKGROUP, local + 3u * WORKGROUP, o, outputs, z.d);
+    }
+}
+
+fn forward_layer(is_first: bool, l: u32, inputs: u32, outputs: u32, first: u32, point: u32, local: u32, lane: u32) {
+    let row = inputs + 1u;
+    forward_block(is_first, l, 0u, min(inputs, 16u), row, outputs, first, point, local, lane);
+    // A constant count keeps the inner loops free of branches.
+    if inputs > 16u { forward_block(is_first, l, 16u, max(inputs, 17u) - 16u, row, outputs, first, point, local, lane); }
+}
+
+fn put_y(point: u32, slot: u32) {
+    if point >= params.points { return; }
+    for (var o = 0u; o < OUTPUTS; o++) {
+        y[point * OUTPUTS + o] = get_z(params.layers, point, slot, o / 4u, OUTPUTS4)[o % 4u];
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+           @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let point = group * POINTS + local;
+    forward_layer(true, 0u, INPUTS4, WIDTH4, 0u, point, local, lane);
+    var first = 4u * WIDTH4 * (INPUTS4 + 1u);
+    for (var l = 1u; l <= params.layers; l++) {
+        let outputs = select(WIDTH4, OUTPUTS4, l == params.layers);
+        forward_layer(false, l, WIDTH4, outputs, first, point, local, lane);
+        first += 4u * WIDTH4 * (WIDTH4 + 1u);
+    }
+    put_y(point, local);
+    put_y(point + WORKGROUP, local + WORKGROUP);
+    put_y(point + 2u * WORKGROUP, local + 2u * WORKGROUP);
+    put_y(point + 3u * WORKGROUP, local + 3u * WORKGROUP);
+}
+
+fn delta_block(count: u32, at: u32, point: u32) -> Block {
+    var b: Block;
+    if point >= params.points { return b; }
+    if count > 0u { b.v0 = deltas[at + 0u]; }
+    if count > 1u { b.v1 = deltas[at + 1u]; }
+    if count > 2u { b.v2 = deltas[at + 2u]; }
+    if count > 3u { b.v3 = deltas[at + 3u]; }
+    if count > 4u { b.v4 = deltas[at + 4u]; }
+    if count > 5u { b.v5 = deltas[at + 5u]; }
+    if count > 6u { b.v6 = deltas[at + 6u]; }
+    if count > 7u { b.v7 = deltas[at + 7u]; }
+    if count > 8u { b.v8 = deltas[at + 8u]; }
+    if count > 9u { b.v9 = deltas[at + 9u]; }
+    if count > 10u { b.v10 = deltas[at + 10u]; }
+    if count > 11u { b.v11 = deltas[at + 11u]; }
+    if count > 12u { b.v12 = deltas[at + 12u]; }
+    if count > 13u { b.v13 = deltas[at + 13u]; }
+    if count > 14u { b.v14 = deltas[at + 14u]; }
+    if count > 15u { b.v15 = deltas[at + 15u]; }
+    return b;
+}
+
+// d of the layer below, e = W^T d times a'(z); below the first layer, dx.
+fn put_delta(is_first: bool, is_begun: bool, is_last: bool, below: u32, point: u32, i: u32, sum: vec4<f32>) {
+    if point >= params.points { return; }
+    var e = sum;
+    if is_first {
+        put_dx(point, i, is_begun, e);
+    } else {
+        let at = below * params.points * WIDTH4 + point * WIDTH4 + i;
+        if is_begun { e += deltas[at]; }
+        if is_last { e *= derivative4(kept_in[at]); }
+        deltas[at] = e;
+    }
+}
+
+// The layer's d over up to 64 of the outputs above it.
+fn backward_block(is_first: bool, l: u32, o: u32, count: u32, inputs: u32, outputs: u32, first: u32,
+                  point: u32, lane: u32) {
+    let row = inputs + 1u;
+    let at = l * params.points * WIDTH4 + o;
+    let b = Blocks(delta_block(count, at + (point) * outputs, point),
+                   delta_block(count, at + (point + WORKGROUP) * outputs, point + WORKGROUP),
+                   delta_block(count, at + (point + 2u * WORKGROUP) * outputs, point + 2u * WORKGROUP),
+                   delta_block(count, at + (point + 3u * WORKGROUP) * outputs, point + 3u * WORKGROUP));
+    for (var i = 0u; i < inputs; i++) {
+        let e = multiply(Four(), b, count, true, first + 4u * o * row + i, row, lane);
+        put_delta(is_first, o > 0u, o + 16u >= outputs, l - 1u, point, i, e.a);
+        put_delta(is_first, o > 0u, o + 16u >= outputs, l - 1u, point + WORKGROUP, i, e.b);
+        put_delta(is_first, o > 0u, o + 16u >= outputs, l - 1u, point + 2u * WORKGROUP, i, e.c);
+        put_delta(is_first, o > 0u, o + 16u >= outputs, l - 1u, point + 3u * WORKGROUP, i, e.d);
+    }
+}
+
+fn backward_layer(is_first: bool, l: u32, inputs: u32, outputs: u32, first: u32, point: u32, lane: u32) {
+    backward_block(is_first, l, 0u, min(outputs, 16u), inputs, outputs, first, point, lane);
+    if outputs > 16u { backward_block(is_first, l, 16u, max(outputs, 17u) - 16u, inputs, outputs, first, point, lane); }
+}
+
+fn put_last_delta(point: u32) {
+    if point >= params.points { return; }
+    for (var o = 0u; o < OUTPUTS4; o++) {
+        deltas[params.layers * params.points * WIDTH4 + point * OUTPUTS4 + o] = load_dy(point, o);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+            @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let point = group * POINTS + local;
+    put_last_delta(point);
+    put_last_delta(point + WORKGROUP);
+    put_last_delta(point + 2u * WORKGROUP);
+    put_last_delta(point + 3u * WORKGROUP);
+    var first = TOTAL4 - 4u * OUTPUTS4 * (WIDTH4 + 1u);
+    backward_layer(false, params.layers, WIDTH4, OUTPUTS4, first, point, lane);
+    for (var l = params.layers - 1u; l > 0u; l--) {
+        first -= 4u * WIDTH4 * (WIDTH4 + 1u);
+        backward_layer(false, l, WIDTH4, WIDTH4, first, point, lane);
+    }
+    if WANT_DX { backward_layer(true, 0u, INPUTS4, WIDTH4, 0u, point, lane); }
+}
+
+struct Rows { s0: vec4<f32>, s1: vec4<f32>, s2: vec4<f32>, s3: vec4<f32>, bias: vec4<f32> }
+
+fn add_rows(r: Rows, d: vec4<f32>, v: vec4<f32>) -> Rows {
+    return Rows(fma(d.xxxx, v, r.s0), fma(d.yyyy, v, r.s1), fma(d.zzzz, v, r.s2), fma(d.wwww, v, r.s3), r.bias + d);
+}
+
+fn put_rows(r: Rows, block: u32, row: u32, c: u32) {
+    if row >= params.rows || c >= params.columns { return; }
+    let length = params.columns + 1u;
+    let at = block * params.total + params.first_weight + 4u * row * length;
+    sums_of_blocks[at + c] = r.s0;
+    sums_of_blocks[at + length + c] = r.s1;
+    sums_of_blocks[at + 2u * length + c] = r.s2;
+    sums_of_blocks[at + 3u * length + c] = r.s3;
+    if c == 0u {
+        put_bias(at + params.columns, length, r.bias);
+    }
+}
+
+// A workgroup has a block of points and 4 ROWS4 rows; its invocations have the columns, four each.
+@compute @workgroup_size(WORKGROUP)
+fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let row_blocks = (params.rows + ROWS4 - 1u) / ROWS4;
+    let column_blocks = (params.columns + WORKGROUP - 1u) / WORKGROUP;
+    let block = group / (row_blocks * column_blocks);
+    let row = group / column_blocks % row_blocks * ROWS4;
+    let c = group % column_blocks * WORKGROUP + local;
+    let own_row = min(row + lane, params.rows - 1u);
+    let own_column = min(c, params.columns - 1u);
+    var r0: Rows;
+    var r1: Rows;
+    var r2: Rows;
+    var r3: Rows;
+    var r4: Rows;
+    var r5: Rows;
+    var r6: Rows;
+    var r7: Rows;
+    let end = min(params.points, (block + 1u) * BLOCK);
+    for (var point = block * BLOCK; point < end; point++) {
+        let v = layer_input(point, own_column);
+        let d = deltas_in[params.first_delta + point * params.rows + own_row];
+        if ROWS4 > 0u { r0 = add_rows(r0, subgroupShuffle(d, 0u), v); }
+        if ROWS4 > 1u { r1 = add_rows(r1, subgroupShuffle(d, 1u), v); }
+        if ROWS4 > 2u { r2 = add_rows(r2, subgroupShuffle(d, 2u), v); }
+        if ROWS4 > 3u { r3 = add_rows(r3, subgroupShuffle(d, 3u), v); }
+        if ROWS4 > 4u { r4 = add_rows(r4, subgroupShuffle(d, 4u), v); }
+        if ROWS4 > 5u { r5 = add_rows(r5, subgroupShuffle(d, 5u), v); }
+        if ROWS4 > 6u { r6 = add_rows(r6, subgroupShuffle(d, 6u), v); }
+        if ROWS4 > 7u { r7 = add_rows(r7, subgroupShuffle(d, 7u), v); }
+    }
+    if ROWS4 > 0u { put_rows(r0, block, row + 0u, c); }
+    if ROWS4 > 1u { put_rows(r1, block, row + 1u, c); }
+    if ROWS4 > 2u { put_rows(r2, block, row + 2u, c); }
+    if ROWS4 > 3u { put_rows(r3, block, row + 3u, c); }
+    if ROWS4 > 4u { put_rows(r4, block, row + 4u, c); }
+    if ROWS4 > 5u { put_rows(r5, block, row + 5u, c); }
+    if ROWS4 > 6u { put_rows(r6, block, row + 6u, c); }
+    if ROWS4 > 7u { put_rows(r7, block, row + 7u, c); }
+}
