@@ -142,12 +142,12 @@ pub const CANARIES: &[Canary] = &[
         replace: "let row = outputs + 1u;",
     },
     Canary {
-        bug: "a missed barrier between a layer's last read and the next one's first write",
+        bug: "a missed barrier between the reads of one chunk of weights and the writes of the next",
         kernel: "radial/fused_mlp",
         shader: "radial/fused_mlp_staged::forward",
-        find: "    workgroupBarrier();
-    tile[at] = v.a;",
-        replace: "    tile[at] = v.a;",
+        find: "workgroupBarrier();
+        for (var i = local; i < CHUNK; i += WORKGROUP) {",
+        replace: "for (var i = local; i < CHUNK; i += WORKGROUP) {",
     },
     Canary {
         bug: "two axes swapped",

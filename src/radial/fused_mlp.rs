@@ -28,8 +28,8 @@ pub struct FusedMlpConfig {
     pub keep: bool,
     /// Backward: compute the gradient of the input too.
     pub input_gradient: bool,
-    /// How it is computed.
-    pub variant: FusedMlpVariant,
+    /// How it is computed; `None` takes what suits the device.
+    pub variant: Option<FusedMlpVariant>,
 }
 
 impl Default for FusedMlpConfig {
@@ -43,7 +43,7 @@ impl Default for FusedMlpConfig {
             points: 1,
             keep: false,
             input_gradient: true,
-            variant: FusedMlpVariant::Auto,
+            variant: None,
         }
     }
 }
@@ -75,11 +75,8 @@ impl MlpLayer {
 const BLOCK: u32 = 256;
 
 /// How the network is computed. All variants give the same results to rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FusedMlpVariant {
-    /// What suits the device.
-    #[default]
-    Auto,
     /// One invocation a point; needs nothing.
     Plain,
     /// For CPU adapters: weights are read once for 32 points and shared by shuffles. Needs
@@ -90,17 +87,21 @@ pub enum FusedMlpVariant {
 }
 
 impl FusedMlpVariant {
-    fn resolve(self, config: &FusedMlpConfig, caps: &Capabilities) -> Result<Self> {
-        let what = "fused_mlp";
-        if self == Self::Auto {
-            let suits = if caps.cpu { Self::Subgroup } else { Self::Staged };
-            return suits.resolve(config, caps).or(Ok(Self::Plain));
+    /// The one asked for, if the device can run it; otherwise what suits the device.
+    fn resolve(config: &FusedMlpConfig, caps: &Capabilities) -> Result<Self> {
+        let suits = if caps.cpu { Self::Subgroup } else { Self::Staged };
+        match config.variant {
+            Some(variant) => variant.check(config, caps).map(|()| variant),
+            None => Ok(suits.check(config, caps).map_or(Self::Plain, |()| suits)),
         }
+    }
+
+    fn check(self, config: &FusedMlpConfig, caps: &Capabilities) -> Result<()> {
+        let what = "fused_mlp";
         if self == Self::Subgroup && caps.subgroups != Some((8, 8)) {
             return Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" });
         }
-        check_workgroup(what, self.workgroup(), self.workgroup_bytes(config), caps)?;
-        Ok(self)
+        check_workgroup(what, self.workgroup(), self.workgroup_bytes(config), caps)
     }
 
     fn shaders(self, config: &FusedMlpConfig) -> &'static Shaders {
@@ -108,7 +109,7 @@ impl FusedMlpVariant {
         match self {
             Self::Subgroup => &SUBGROUP[four],
             Self::Staged => &STAGED[four],
-            Self::Auto | Self::Plain => &PLAIN[four],
+            Self::Plain => &PLAIN[four],
         }
     }
 
@@ -116,7 +117,7 @@ impl FusedMlpVariant {
         match self {
             Self::Subgroup => "subgroup",
             Self::Staged => "staged",
-            Self::Auto | Self::Plain => "plain",
+            Self::Plain => "plain",
         }
     }
 
@@ -125,7 +126,7 @@ impl FusedMlpVariant {
         match self {
             Self::Subgroup => 8,
             Self::Staged => 128,
-            Self::Auto | Self::Plain => 32,
+            Self::Plain => 32,
         }
     }
 
@@ -134,7 +135,7 @@ impl FusedMlpVariant {
         match self {
             Self::Subgroup => 16 * config.tile(self),
             Self::Staged => (8 << 10) + (4 << 10),
-            Self::Auto | Self::Plain => 0,
+            Self::Plain => 0,
         }
     }
 
@@ -148,7 +149,7 @@ impl FusedMlpVariant {
         match self {
             Self::Subgroup => [8, 8],
             Self::Staged => [8, 16],
-            Self::Auto | Self::Plain => [1, 32],
+            Self::Plain => [1, 32],
         }
     }
 }
@@ -335,7 +336,7 @@ impl FusedMlpForward {
     /// One dispatch.
     pub fn plan(config: &FusedMlpConfig, caps: &Capabilities) -> Result<Plan> {
         config.check()?;
-        let variant = config.variant.resolve(config, caps)?;
+        let variant = FusedMlpVariant::resolve(config, caps)?;
         let params = Params {
             points: config.points,
             layers: config.layers,
@@ -399,7 +400,7 @@ impl FusedMlpBackward {
     /// Back through the layers; then each layer's weights, block by block; then the blocks' sum.
     pub fn plan(config: &FusedMlpConfig, caps: &Capabilities) -> Result<Plan> {
         config.check()?;
-        let variant = config.variant.resolve(config, caps)?;
+        let variant = FusedMlpVariant::resolve(config, caps)?;
         let total = config.weight_count();
         let blocks = config.points.div_ceil(BLOCK);
         count("partial sums", &[blocks, total])?;

@@ -122,7 +122,7 @@ pub fn cases() -> Vec<Case> {
                 points,
                 keep: true,
                 input_gradient: points % 2 == 1,
-                variant,
+                variant: Some(variant),
             };
             cases.extend(pair(config, &mut random));
         }
