@@ -31,7 +31,9 @@ impl Timer {
         Ok(Self { context: context.clone(), queries, resolved })
     }
 
-    pub(super) fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+    /// What to put into the descriptor of a pass of the caller's.
+    #[must_use]
+    pub fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
         wgpu::ComputePassTimestampWrites {
             query_set: &self.queries,
             beginning_of_pass_write_index: Some(0),

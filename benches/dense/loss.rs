@@ -1,0 +1,43 @@
+use patchfield::dense::*;
+use patchfield::dispatch::Planned;
+use patchfield::{BufferView, Result};
+
+use crate::harness::Bench;
+
+pub fn bench(b: &mut Bench) -> Result<()> {
+    let count = b.elements();
+    let (prediction, target, gradient) = (b.noise(count)?, b.noise(count)?, b.zeros(count)?);
+    let loss = b.zeros(1)?;
+    let [prediction, target, gradient, loss] = [&prediction, &target, &gradient, &loss].map(BufferView::new);
+    let context = b.context().clone();
+    let losses = [
+        ("squared", Loss::Squared),
+        ("absolute", Loss::Absolute),
+        ("huber", Loss::Huber { delta: 0.5 }),
+        ("relative", Loss::Relative { epsilon: 0.01 }),
+    ];
+    for (name, function) in losses {
+        let config = LossConfig { loss: function, count, scale: 1.0, gradient: true };
+        let kernel = ElementwiseLoss::new(&context, config)?;
+        let scratch = kernel.create_scratch()?;
+        let args =
+            ElementwiseLossArgs { prediction, target, loss, gradient: Some(gradient), scratch: &scratch };
+        b.row(&kernel, &format!("{name} with gradient"), format!("[{count}]"), &args)?;
+    }
+    for classes in [10, 1000] {
+        let rows = count / 1000;
+        let class = b.random(rows, Distribution::Bits)?;
+        let config = CrossEntropyConfig { rows, classes, scale: 1.0, gradient: true, variant: None };
+        let kernel = CrossEntropy::new(&context, config)?;
+        let scratch = kernel.create_scratch()?;
+        let args = CrossEntropyArgs {
+            logits: prediction,
+            target: BufferView::new(&class),
+            loss,
+            gradient: Some(gradient),
+            scratch: &scratch,
+        };
+        b.row(&kernel, "cross-entropy with gradient", format!("[{rows}, {classes}]"), &args)?;
+    }
+    Ok(())
+}

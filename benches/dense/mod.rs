@@ -1,0 +1,25 @@
+//! One file a kernel.
+
+mod activation;
+mod copy;
+mod gather;
+mod loss;
+mod norm;
+mod optimizer;
+mod random;
+mod reduce;
+mod scan;
+mod sort;
+
+pub const KERNELS: &[crate::Entry] = &[
+    ("dense/copy", copy::bench),
+    ("dense/activation", activation::bench),
+    ("dense/optimizer", optimizer::bench),
+    ("dense/loss", loss::bench),
+    ("dense/norm", norm::bench),
+    ("dense/reduce", reduce::bench),
+    ("dense/scan", scan::bench),
+    ("dense/sort", sort::bench),
+    ("dense/gather", gather::bench),
+    ("dense/random", random::bench),
+];

@@ -1,0 +1,61 @@
+//! `cargo bench`: the adapter's own ceilings first, then every kernel beside them.
+//!
+//! `cargo bench -- [FILTER] [--adapter NAME] [--quick] [--peers]`
+
+mod args;
+mod dense;
+mod harness;
+mod radial;
+mod roofline;
+
+use std::process::ExitCode;
+
+use harness::{Bench, report};
+use patchfield::Result;
+
+/// The benches of one kernel.
+type Entry = (&'static str, fn(&mut Bench) -> Result<()>);
+
+fn main() -> ExitCode {
+    let args = match args::Args::parse(std::env::args().skip(1)) {
+        Ok(args) if args.help => {
+            println!("{}", args::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Ok(args) => args,
+        Err(message) => {
+            eprintln!("{message}\n\n{}", args::HELP);
+            return ExitCode::from(2);
+        }
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &args::Args) -> std::result::Result<(), String> {
+    let context = harness::adapter::choose(&args.adapter)?;
+    println!("adapter: {}", context.capabilities().adapter);
+    let mut bench = Bench::new(&context, args.quick).map_err(|e| e.to_string())?;
+    println!("clock: {}", bench.clock());
+    println!("ceilings, measured again beside every sample below:\n{}", bench.ceilings());
+    for (kernel, entry) in dense::KERNELS.iter().chain(radial::KERNELS) {
+        if !kernel.contains(&args.filter) {
+            continue;
+        }
+        bench.begin(kernel);
+        if let Err(error) = entry(&mut bench) {
+            println!("LOUD SKIP: {kernel}: {error}");
+        }
+    }
+    let (adapter, mut rows) = bench.finish();
+    if args.peers {
+        report::measure_peers(&adapter, &mut rows)?;
+    }
+    report::print(&rows);
+    report::write(&adapter, &rows)
+}

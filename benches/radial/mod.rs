@@ -1,0 +1,13 @@
+//! One file a kernel.
+
+mod coordinate_encoding;
+mod fused_mlp;
+mod grid_encoding;
+mod spherical_harmonics;
+
+pub const KERNELS: &[crate::Entry] = &[
+    ("radial/fused_mlp", fused_mlp::bench),
+    ("radial/grid_encoding", grid_encoding::bench),
+    ("radial/coordinate_encoding", coordinate_encoding::bench),
+    ("radial/spherical_harmonics", spherical_harmonics::bench),
+];
