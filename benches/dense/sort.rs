@@ -10,7 +10,8 @@ pub fn bench(b: &mut Bench) -> Result<()> {
     let (keys_out, order) = (b.zeros(count)?, b.zeros(count)?);
     let context = b.context().clone();
     for (what, payload) in [("keys", SortPayload::None), ("argsort", SortPayload::Indices)] {
-        let config = SortConfig { key: SortKey::U32, count, payload, descending: false, bits: 32, variant: None };
+        let config =
+            SortConfig { key: SortKey::U32, count, payload, descending: false, bits: 32, variant: None };
         let sort = Sort::new(&context, config)?;
         let scratch = sort.create_scratch()?;
         let args = SortArgs {

@@ -98,7 +98,20 @@ impl Roofline {
             chains.push(candidate);
         }
         let mut copies = Vec::new();
-        for (items, workgroup) in [(1, 64), (1, 256), (4, 64), (4, 256), (4, 128), (8, 64), (8, 128), (8, 256), (2, 256), (4, 1024), (1, 1024), (2, 1024)] {
+        for (items, workgroup) in [
+            (1, 64),
+            (1, 256),
+            (4, 64),
+            (4, 256),
+            (4, 128),
+            (8, 64),
+            (8, 128),
+            (8, 256),
+            (2, 256),
+            (4, 1024),
+            (1, 1024),
+            (2, 1024),
+        ] {
             copies.push(maker.copy(items, workgroup)?);
         }
         let (multiply_add, flops) = best(chains, times, clock)?;

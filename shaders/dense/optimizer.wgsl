@@ -9,14 +9,16 @@
 //   rmsprop:  v = beta2 v + (1 - beta2) g^2;  p = p - lr g / (sqrt(v) + epsilon)
 //   decoupled decay, before all of these: p = p - lr weight_decay p
 //
-// One invocation updates one element. What changes from step to step is read from `step`, so that
-// a recorded step can be submitted again. gradient_scale = 0 leaves everything as it is.
+// One invocation updates one element, or four. What changes from step to step is read from `step`,
+// so that a recorded step can be submitted again. gradient_scale = 0 leaves everything as it is.
+// Prelude: Words and Floats, u32 and f32 or the vec4 of each.
 // Workgroup memory: 0 bytes.
+// Versions: scalar; vec4 (a fourth of the loads and stores: three times as fast on a CPU adapter).
 
 struct Params {
     first_group: u32,
     groups: u32,
-    count: u32,
+    items: u32,           // elements, or vec4s
     skip_zero: u32,       // 1: elements whose gradient is exactly 0 are left alone
     decoupled: u32,       // 1: decay the parameter; 0: add the decay to the gradient
     nesterov: u32,
@@ -32,84 +34,107 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 // [8]: learning rate, gradient scale, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), gradient norm, 3 unused
 @group(0) @binding(1) var<storage, read> step: array<f32>;
-@group(0) @binding(2) var<storage, read> gradient: array<f32>;              // [count]
-@group(0) @binding(3) var<storage, read_write> parameter: array<f32>;       // [count]
-@group(0) @binding(4) var<storage, read_write> moment1: array<f32>;         // [count]
-@group(0) @binding(5) var<storage, read_write> moment2: array<f32>;         // [count]
-@group(0) @binding(4) var<storage, read_write> moment2_only: array<f32>;    // [count]
+@group(0) @binding(2) var<storage, read> gradient: array<Floats>;              // [count]
+@group(0) @binding(3) var<storage, read_write> parameter: array<Floats>;       // [count]
+@group(0) @binding(4) var<storage, read_write> moment1: array<Floats>;         // [count]
+@group(0) @binding(5) var<storage, read_write> moment2: array<Floats>;         // [count]
+@group(0) @binding(4) var<storage, read_write> moment2_only: array<Floats>;    // [count]
 
-// The element of this invocation, or `count` where there is nothing to do.
-fn element(id: vec3<u32>, n: vec3<u32>, local: u32) -> u32 {
+// The item of this invocation, or `items` or more where there is nothing to do.
+fn item(id: vec3<u32>, n: vec3<u32>, local: u32) -> u32 {
     let group = linear_group(params.first_group, id, n);
-    let i = group * WORKGROUP + local;
-    if group >= params.groups || i >= params.count || step[1] == 0.0 {
-        return params.count;
-    }
-    // By bits: a NaN is not zero.
-    if params.skip_zero != 0u && (bitcast<u32>(gradient[i]) & 0x7fffffffu) == 0u {
-        return params.count;
-    }
-    return i;
+    let here = group < params.groups && step[1] != 0.0;
+    return select(params.items, group * WORKGROUP + local, here);
 }
 
-// (parameter after decoupled decay, gradient after scale and coupled decay)
-fn decayed(i: u32) -> vec2<f32> {
-    let p = parameter[i];
-    let g = gradient[i] * step[1];
-    if params.decoupled != 0u {
-        return vec2<f32>(p - rate() * params.weight_decay * p, g);
-    }
-    return vec2<f32>(p, g + params.weight_decay * p);
+// 0 in each element that is to be left alone, by bits: a NaN is not zero.
+fn live(g: Floats) -> Words {
+    return (bitcast<Words>(g) & Words(0x7fffffffu)) | Words(1u - params.skip_zero);
+}
+
+// Whether an item can be left without a look at its moments; one element or four, it becomes four.
+fn is_idle(bits: Words) -> bool {
+    return all(vec4<u32>(bits) == vec4<u32>(0u));
 }
 
 fn rate() -> f32 {
     return step[0] * params.rate;
 }
 
+// The parameter after decoupled decay.
+fn decayed(p: Floats) -> Floats {
+    return select(p, p - rate() * params.weight_decay * p, params.decoupled != 0u);
+}
+
+// The gradient after scale and coupled decay.
+fn full_gradient(g: Floats, p: Floats) -> Floats {
+    let scaled = g * step[1];
+    return select(scaled + params.weight_decay * p, scaled, params.decoupled != 0u);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn adam(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) local: u32) {
-    let i = element(id, n, local);
-    if i < params.count {
-        let pg = decayed(i);
-        let m = params.beta1 * moment1[i] + params.one_minus_beta1 * pg.y;
-        let v = params.beta2 * moment2[i] + params.one_minus_beta2 * pg.y * pg.y;
-        moment1[i] = m;
-        moment2[i] = v;
-        parameter[i] = pg.x - rate() * (m * step[2]) / (sqrt(v) * step[3] + params.epsilon);
-    }
+    let i = item(id, n, local);
+    if i >= params.items { return; }
+    let slope = gradient[i];
+    let bits = live(slope);
+    if is_idle(bits) { return; }
+    let p = parameter[i];
+    let g = full_gradient(slope, p);
+    let m0 = moment1[i];
+    let m = params.beta1 * m0 + params.one_minus_beta1 * g;
+    let v0 = moment2[i];
+    let v = params.beta2 * v0 + params.one_minus_beta2 * g * g;
+    let next = decayed(p) - rate() * (m * step[2]) / (sqrt(v) * step[3] + params.epsilon);
+    moment1[i] = select(m, m0, bits == Words(0u));
+    moment2[i] = select(v, v0, bits == Words(0u));
+    parameter[i] = select(next, p, bits == Words(0u));
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn momentum(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
-    let i = element(id, n, local);
-    if i < params.count {
-        let pg = decayed(i);
-        let m = params.beta1 * moment1[i] + pg.y;
-        moment1[i] = m;
-        parameter[i] = pg.x - rate() * select(m, pg.y + params.beta1 * m, params.nesterov != 0u);
-    }
+    let i = item(id, n, local);
+    if i >= params.items { return; }
+    let slope = gradient[i];
+    let bits = live(slope);
+    if is_idle(bits) { return; }
+    let p = parameter[i];
+    let g = full_gradient(slope, p);
+    let m0 = moment1[i];
+    let m = params.beta1 * m0 + g;
+    let next = decayed(p) - rate() * select(m, g + params.beta1 * m, params.nesterov != 0u);
+    moment1[i] = select(m, m0, bits == Words(0u));
+    parameter[i] = select(next, p, bits == Words(0u));
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn descent(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
            @builtin(local_invocation_index) local: u32) {
-    let i = element(id, n, local);
-    if i < params.count {
-        let pg = decayed(i);
-        parameter[i] = pg.x - rate() * pg.y;
-    }
+    let i = item(id, n, local);
+    if i >= params.items { return; }
+    let slope = gradient[i];
+    let bits = live(slope);
+    if is_idle(bits) { return; }
+    let p = parameter[i];
+    let next = decayed(p) - rate() * full_gradient(slope, p);
+    parameter[i] = select(next, p, bits == Words(0u));
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn rmsprop(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
            @builtin(local_invocation_index) local: u32) {
-    let i = element(id, n, local);
-    if i < params.count {
-        let pg = decayed(i);
-        let v = params.beta2 * moment2_only[i] + params.one_minus_beta2 * pg.y * pg.y;
-        moment2_only[i] = v;
-        parameter[i] = pg.x - rate() * pg.y / (sqrt(v) + params.epsilon);
-    }
+    let i = item(id, n, local);
+    if i >= params.items { return; }
+    let slope = gradient[i];
+    let bits = live(slope);
+    if is_idle(bits) { return; }
+    let p = parameter[i];
+    let g = full_gradient(slope, p);
+    let v0 = moment2_only[i];
+    let v = params.beta2 * v0 + params.one_minus_beta2 * g * g;
+    let next = decayed(p) - rate() * g / (sqrt(v) + params.epsilon);
+    moment2_only[i] = select(v, v0, bits == Words(0u));
+    parameter[i] = select(next, p, bits == Words(0u));
 }

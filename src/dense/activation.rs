@@ -88,7 +88,8 @@ pub struct ActivationConfig {
     pub variant: Option<ActivationVariant>,
 }
 
-const WORKGROUP: u32 = 64;
+/// Of scalars, and of vec4s: large workgroups are faster on CPU adapters.
+const WORKGROUP: [u32; 2] = [64, 256];
 
 static FORWARD: Shader =
     shader!("dense/activation", "forward", [index, sincos, activation], [read("x"), write("y")]);
@@ -131,17 +132,17 @@ fn plan(
     let whole = count.is_multiple_of(4);
     let variant =
         config.variant.unwrap_or(if whole { ActivationVariant::Vec4 } else { ActivationVariant::Scalar });
-    let (shader, items, name) = match variant {
-        ActivationVariant::Scalar => (scalar, count, "scalar"),
+    let (shader, items, name, workgroup) = match variant {
+        ActivationVariant::Scalar => (scalar, count, "scalar", WORKGROUP[0]),
         ActivationVariant::Vec4 => {
             check_config(whole, "count", "a multiple of 4 for the vec4 variant", count)?;
-            (vec4, count / 4, "vec4")
+            (vec4, count / 4, "vec4", WORKGROUP[1])
         }
     };
-    let constants = Constants::new().u32("WORKGROUP", WORKGROUP).u32("ACTIVATION", config.activation.id());
+    let constants = Constants::new().u32("WORKGROUP", workgroup).u32("ACTIVATION", config.activation.id());
     let params = Params { count: items, parameter: config.activation.parameter() };
     let cost = Cost::new(u64::from(count), u64::from(count) * 4 * buffers);
-    let groups = items.div_ceil(WORKGROUP).into();
+    let groups = items.div_ceil(workgroup).into();
     Ok(Plan::single(name, Launch::new(shader, constants, &params, groups, caps, cost)?))
 }
 

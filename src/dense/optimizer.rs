@@ -5,8 +5,8 @@
 //! `Queue::write_buffer` before each submit: a recorded step can be submitted again unchanged.
 
 use crate::dispatch::{
-    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, check_config,
-    check_shape, kernel, read, shader, write,
+    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Shader,
+    check_config, check_shape, kernel, read, shader, write,
 };
 
 /// The `step` buffer: eight f32.
@@ -129,43 +129,57 @@ pub struct OptimizerConfig {
     /// Leave elements alone whose gradient is exactly 0, moments and decay included: the entries
     /// of a hash table that no sample touched (Müller et al. 2022, section 4).
     pub skip_zero_gradient: bool,
+    /// `None`: the fastest that fits.
+    pub variant: Option<OptimizerVariant>,
+}
+
+/// How many elements an invocation updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizerVariant {
+    /// One; any count.
+    Scalar,
+    /// Four; the count must be a multiple of 4.
+    Vec4,
 }
 
 impl OptimizerConfig {
     /// A method over `count` elements without decay.
     #[must_use]
     pub fn new(count: u32, method: Method) -> Self {
-        Self { count, method, weight_decay: 0.0, rate: 1.0, skip_zero_gradient: false }
+        Self { count, method, weight_decay: 0.0, rate: 1.0, skip_zero_gradient: false, variant: None }
     }
 }
 
 const WORKGROUP: u32 = 256;
 
-static ADAM: crate::dispatch::Shader = shader!(
-    "dense/optimizer",
-    "adam",
-    [index],
-    [read("step"), read("gradient"), write("parameter"), write("moment1"), write("moment2")]
-);
-static MOMENTUM: crate::dispatch::Shader = shader!(
-    "dense/optimizer",
-    "momentum",
-    [index],
-    [read("step"), read("gradient"), write("parameter"), write("moment1")]
-);
-static DESCENT: crate::dispatch::Shader =
-    shader!("dense/optimizer", "descent", [index], [read("step"), read("gradient"), write("parameter")]);
-static RMSPROP: crate::dispatch::Shader = shader!(
-    "dense/optimizer",
-    "rmsprop",
-    [index],
-    [read("step"), read("gradient"), write("parameter"), write("moment2_only")]
-);
+/// The scalar form of an entry point, and the one that takes vec4s.
+macro_rules! forms {
+    ($name:ident, $entry:literal, [$($moment:literal),*]) => {
+        static $name: [Shader; 2] = [
+            shader!(
+                "dense/optimizer",
+                $entry,
+                [index],
+                [read("step"), read("gradient"), write("parameter"), $(write($moment)),*]
+            ),
+            shader!(
+                "dense/optimizer",
+                $entry,
+                [index],
+                [read("step"), read("gradient").vec4(), write("parameter").vec4(), $(write($moment).vec4()),*]
+            ),
+        ];
+    };
+}
+forms!(ADAM, "adam", ["moment1", "moment2"]);
+forms!(MOMENTUM, "momentum", ["moment1"]);
+forms!(DESCENT, "descent", []);
+forms!(RMSPROP, "rmsprop", ["moment2_only"]);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
-    count: u32,
+    items: u32,
     skip_zero: u32,
     decoupled: u32,
     nesterov: u32,
@@ -201,7 +215,7 @@ pub struct OptimizerArgs<'a> {
 impl Optimizer {
     /// Chooses the rule and the grid.
     pub fn plan(config: &OptimizerConfig, caps: &Capabilities) -> Result<Plan> {
-        let OptimizerConfig { count, method, weight_decay, rate, skip_zero_gradient } = *config;
+        let OptimizerConfig { count, method, weight_decay, rate, skip_zero_gradient, variant } = *config;
         check_config(count > 0, "count", "at least 1", count)?;
         let decay = weight_decay.is_finite() && weight_decay >= 0.0;
         check_config(decay, "weight_decay", "at least 0 and finite", weight_decay)?;
@@ -209,28 +223,36 @@ impl Optimizer {
         let share = |what, beta: f32| check_config((0.0..1.0).contains(&beta), what, "in [0, 1)", beta);
         let positive =
             |what, e: f32| check_config(e.is_finite() && e >= 0.0, what, "at least 0 and finite", e);
-        let (shader, name, betas, epsilon, decoupled, nesterov, flops) = match method {
+        let (shaders, betas, epsilon, decoupled, nesterov, flops) = match method {
             Method::Adam { betas, epsilon, decoupled } => {
                 share("betas[0]", betas[0])?;
                 share("betas[1]", betas[1])?;
                 positive("epsilon", epsilon)?;
-                (&ADAM, "adam", betas, epsilon, decoupled, false, 14)
+                (&ADAM, betas, epsilon, decoupled, false, 14)
             }
             Method::Descent { momentum, nesterov } => {
                 share("momentum", momentum)?;
-                let (shader, name) =
-                    if momentum == 0.0 { (&DESCENT, "descent") } else { (&MOMENTUM, "momentum") };
-                (shader, name, [momentum, 0.0], 0.0, false, nesterov, 5)
+                let shaders = if momentum == 0.0 { &DESCENT } else { &MOMENTUM };
+                (shaders, [momentum, 0.0], 0.0, false, nesterov, 5)
             }
             Method::RmsProp { alpha, epsilon } => {
                 share("alpha", alpha)?;
                 positive("epsilon", epsilon)?;
-                (&RMSPROP, "rmsprop", [0.0, alpha], epsilon, false, false, 9)
+                (&RMSPROP, [0.0, alpha], epsilon, false, false, 9)
             }
         };
         let rest = |beta: f32| (1.0 - f64::from(beta)) as f32;
+        let whole = count.is_multiple_of(4);
+        let fastest = if whole { OptimizerVariant::Vec4 } else { OptimizerVariant::Scalar };
+        let (shader, name, items, [words, floats]) = match variant.unwrap_or(fastest) {
+            OptimizerVariant::Scalar => (&shaders[0], "scalar", count, ["u32", "f32"]),
+            OptimizerVariant::Vec4 => {
+                check_config(whole, "count", "a multiple of 4 for the vec4 variant", count)?;
+                (&shaders[1], "vec4", count / 4, ["vec4<u32>", "vec4<f32>"])
+            }
+        };
         let params = Params {
-            count,
+            items,
             skip_zero: skip_zero_gradient.into(),
             decoupled: decoupled.into(),
             nesterov: nesterov.into(),
@@ -245,8 +267,9 @@ impl Optimizer {
         // The gradient is read once; parameter and moments are read and written.
         let updated = 1 + method.moments().iter().filter(|&&m| m).count() as u64;
         let cost = Cost::new(u64::from(count) * flops, u64::from(count) * 4 * (1 + 2 * updated));
-        let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
-        let groups = count.div_ceil(WORKGROUP).into();
+        let constants =
+            Constants::new().u32("WORKGROUP", WORKGROUP).alias("Words", words).alias("Floats", floats);
+        let groups = items.div_ceil(WORKGROUP).into();
         Ok(Plan::single(name, Launch::new(shader, constants, &params, groups, caps, cost)?))
     }
 }

@@ -84,7 +84,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut random = Random::new(1);
     // 65,535 workgroups of 64 scalars is 4,194,240: the last size needs a second row of the grid.
-    let sizes = [1, 63, 64, 65, 257, 1000, 4096];
+    let sizes = [1, 63, 64, 65, 257, 1000, 1020, 1024, 1028, 4096];
     for activation in ALL {
         for n in sizes {
             cases.extend(pair(activation, n, None, &mut random));

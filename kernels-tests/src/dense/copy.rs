@@ -28,7 +28,7 @@ pub fn add(a: f32, x: f32, b: f32, y: f32) -> (f64, f64) {
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(3);
     let mut cases = Vec::new();
-    for n in [1, 2, 63, 64, 65, 127, 128, 129, 1000, 1021] {
+    for n in [1, 2, 63, 64, 65, 127, 128, 129, 1000, 1020, 1021, 1024, 1028] {
         cases.extend(row(n, None, &mut random));
     }
     cases.extend(row(256, VEC4, &mut random));

@@ -61,6 +61,10 @@ fn case(config: OptimizerConfig, step: StepValues, poison: bool, random: &mut Ra
     for i in (0..n).step_by(3) {
         g[i] = if i.is_multiple_of(2) { 0.0 } else { -0.0 };
     }
+    if n >= 8 {
+        // A vec4 of nothing else.
+        g[4..8].fill(0.0);
+    }
     if poison {
         g[n / 2] = f32::NAN;
     }
@@ -119,13 +123,19 @@ pub fn cases() -> Vec<Case> {
     for method in METHODS {
         let plain = |n| OptimizerConfig::new(n, method);
         let step = |t, lr| StepValues::new(t, lr, method.betas());
-        for n in [1, 255, 256, 257, 1009] {
+        for n in [1, 255, 256, 257, 1009, 1020, 1024, 1028] {
             cases.push(case(plain(n), step(1, 1e-2), false, &mut random));
         }
         let decayed = OptimizerConfig { weight_decay: 0.05, rate: 0.5, ..plain(515) };
         cases.push(case(decayed, step(1000, 1e-3), false, &mut random));
+        cases.push(case(OptimizerConfig { count: 516, ..decayed }, step(9, 1e-3), false, &mut random));
+        let scalars = OptimizerConfig { variant: Some(OptimizerVariant::Scalar), ..plain(1024) };
+        cases.push(case(scalars, step(2, 1e-2), false, &mut random));
         let skipping = OptimizerConfig { skip_zero_gradient: true, ..decayed };
         cases.push(case(skipping, step(7, 1e-2), false, &mut random));
+        // Every third gradient is 0: a vec4 has some of both kinds.
+        cases.push(case(OptimizerConfig { count: 516, ..skipping }, step(7, 1e-2), false, &mut random));
+        cases.push(case(OptimizerConfig { count: 516, ..skipping }, step(2, 0.1), true, &mut random));
         let clipped = StepValues { gradient_scale: 0.037, ..step(3, 0.1) };
         cases.push(case(plain(300), clipped, false, &mut random));
         let skipped = StepValues { gradient_scale: 0.0, ..step(3, 0.1) };
