@@ -4,6 +4,7 @@
 
 use patchfield::dense::*;
 use patchfield::dispatch::{Capabilities, Plan, describe};
+use patchfield::radial::*;
 use patchfield::{Requirements, Result, wgpu};
 
 /// A typical size of each kernel.
@@ -19,12 +20,28 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         bits: 32,
         variant: None,
     };
+    let matmul = MatmulConfig { m: 1024, n: 1024, k: 1024, ..Default::default() };
+    let linear = LinearConfig {
+        rows: 4096,
+        inputs: 256,
+        outputs: 256,
+        bias: true,
+        activation: Activation::Gelu,
+        keep: true,
+        variant: None,
+    };
+    let network = FusedMlpConfig { points: 1 << 16, ..Default::default() };
     let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
     vec![
         ("dense/activation", ActivationForward::plan(&activation, caps)),
+        ("dense/matmul", Matmul::plan(&matmul, caps)),
+        ("dense/linear", LinearForward::plan(&linear, caps)),
+        ("dense/linear, backward", LinearBackward::plan(&linear, caps)),
         ("dense/reduce", ReduceForward::plan(&reduce, caps)),
         ("dense/sort", Sort::plan(&sort, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
+        ("radial/fused_mlp", FusedMlpForward::plan(&network, caps)),
+        ("radial/fused_mlp, backward", FusedMlpBackward::plan(&network, caps)),
     ]
 }
 

@@ -4,6 +4,7 @@ mod activation;
 mod copy;
 mod gather;
 mod loss;
+mod matmul;
 mod norm;
 mod optimizer;
 mod random;
@@ -13,6 +14,7 @@ mod sort;
 
 pub const KERNELS: &[crate::Entry] = &[
     ("dense/copy", copy::bench),
+    ("dense/matmul", matmul::bench),
     ("dense/activation", activation::bench),
     ("dense/optimizer", optimizer::bench),
     ("dense/loss", loss::bench),

@@ -135,6 +135,21 @@ pub const CANARIES: &[Canary] = &[
         replace: "bitcast<u32>(e.y)",
     },
     Canary {
+        bug: "an off-by-one tile edge",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "if row < params.m && column < params.n {",
+        replace: "if row + 1u < params.m && column < params.n {",
+    },
+    Canary {
+        bug: "a missed barrier after a tile is staged",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "end, local);
+        workgroupBarrier();",
+        replace: "end, local);",
+    },
+    Canary {
         bug: "a swapped stride",
         kernel: "radial/fused_mlp",
         shader: "radial/fused_mlp::forward",

@@ -215,7 +215,7 @@ impl FusedMlpConfig {
     fn constants(&self, variant: FusedMlpVariant, flags: Flags) -> Constants {
         let [inputs, width, outputs] = [self.inputs, self.width, self.outputs].map(|n| n.div_ceil(4));
         let longest = inputs.max(width).max(outputs);
-        Constants::new()
+        let constants = Constants::new()
             .u32("WORKGROUP", variant.workgroup())
             .u32("ACTIVATION", self.activation.id())
             .u32("INPUTS", self.inputs)
@@ -232,7 +232,8 @@ impl FusedMlpConfig {
             .u32("ROWS4", flags.rows.max(1))
             .bool("KEEP", flags.keep)
             .bool("WANT_DX", flags.want_dx)
-            .bool("FIRST", flags.first)
+            .bool("FIRST", flags.first);
+        if variant == FusedMlpVariant::Subgroup { constants.subgroups() } else { constants }
     }
 
     fn multiply_adds(&self) -> u64 {

@@ -3,7 +3,9 @@
 pub mod activation;
 pub mod copy;
 pub mod gather;
+pub mod linear;
 pub mod loss;
+pub mod matmul;
 pub mod norm;
 pub mod optimizer;
 pub mod random;
@@ -14,7 +16,9 @@ pub mod sort;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(linear::cases());
     all.extend(loss::cases());
+    all.extend(matmul::cases());
     all.extend(norm::cases());
     all.extend(optimizer::cases());
     all.extend(random::cases());

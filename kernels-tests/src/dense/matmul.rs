@@ -1,0 +1,127 @@
+//! Reference and cases of `dense::matmul`.
+
+use patchfield::Kernel;
+use patchfield::dense::activation::Activation;
+use patchfield::dense::matmul::*;
+
+use super::activation;
+use crate::harness::{Case, Data, Expected, Random};
+
+/// Value and magnitude (the sum of the terms' sizes) of each result before the activation.
+pub fn reference(config: &MatmulConfig, a: &[f32], b: &[f32], c: &[f32], bias: &[f32]) -> Vec<(f64, f64)> {
+    let [m, n, k] = [config.m, config.n, config.k].map(|v| v as usize);
+    let mut out = Vec::with_capacity(c.len());
+    for batch in 0..config.batch as usize {
+        let a = if config.share_a { a } else { &a[batch * m * k..] };
+        let b = if config.share_b { b } else { &b[batch * k * n..] };
+        for row in 0..m {
+            for column in 0..n {
+                let (mut sum, mut size) = (0.0, 0.0);
+                for i in 0..k {
+                    let x = a[if config.transpose_a { i * m + row } else { row * k + i }];
+                    let y = b[if config.transpose_b { column * k + i } else { i * n + column }];
+                    let term = f64::from(x) * f64::from(y);
+                    sum += term;
+                    size += term.abs();
+                }
+                let scale = f64::from(config.scale);
+                let (mut z, mut size) = (scale * sum, (scale * size).abs());
+                let mut add = |v: f32| {
+                    z += f64::from(v);
+                    size += f64::from(v).abs();
+                };
+                if config.accumulate {
+                    add(c[(batch * m + row) * n + column]);
+                }
+                if config.bias {
+                    add(bias[column]);
+                }
+                out.push((z, size));
+            }
+        }
+    }
+    out
+}
+
+fn case(config: MatmulConfig, random: &mut Random) -> Case {
+    let batch = |shared: bool| if shared { 1 } else { config.batch };
+    let mut matrix = |n: u32| {
+        let v = random.vec(n as usize, -1.0, 1.0);
+        if config.half { v.iter().map(|&v| half::f16::from_f32(v).to_f32()).collect() } else { v }
+    };
+    let a: Vec<f32> = matrix(batch(config.share_a) * config.m * config.k);
+    let b: Vec<f32> = matrix(batch(config.share_b) * config.k * config.n);
+    let c = random.vec((config.batch * config.m * config.n) as usize, -1.0, 1.0);
+    let bias = random.vec(config.n as usize, -1.0, 1.0);
+    let z = reference(&config, &a, &b, &c, &bias);
+    // |a(z + e) - a(z)| <= 1.13 |e| for the activations of the cases; they add 8 units of their own.
+    let y: Vec<(f64, f64)> =
+        z.iter().map(|&(z, size)| (activation::reference(config.activation, z).0, 1.13 * size)).collect();
+    // A sum of k terms rounds k times at the worst, then the slices, the scale, C and the bias.
+    let ulps = f64::from(config.k + config.slices.unwrap_or(config.k.div_ceil(256)) + 3);
+    let data = |v: &[f32]| if config.half { Data::f16(v) } else { Data::F32(v.to_vec()) };
+    let name = format!("{config:?}");
+    let mut case = Case::new("dense/matmul", name, move |context, buffers| {
+        let kernel = Matmul::new(context, config)?;
+        kernel.prepare(&MatmulArgs {
+            a: buffers["a"],
+            b: buffers["b"],
+            bias: config.bias.then(|| buffers["bias"]),
+            y: buffers["y"],
+            kept: config.keep.then(|| buffers["kept"]),
+            scratch: &buffers.scratch(&kernel)?,
+        })
+    })
+    .read("a", data(&a))
+    .read("b", data(&b));
+    if config.bias {
+        case = case.input("bias", &bias);
+    }
+    if config.keep {
+        case = case.output("kept", Expected::near(&z, ulps, 0.0));
+    }
+    let expected = Expected::near(&y, ulps + 8.0, 0.0);
+    if config.accumulate { case.update("y", Data::F32(c), expected) } else { case.output("y", expected) }
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut random = Random::new(31);
+    let mut cases = Vec::new();
+    let base = MatmulConfig::default();
+    for variant in [MatmulVariant::Naive, MatmulVariant::Tiled, MatmulVariant::Subgroup] {
+        let base = MatmulConfig { variant: Some(variant), ..base };
+        for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+            let base = MatmulConfig { transpose_a, transpose_b, ..base };
+            // Around the edges of the tiles (16, 32, 64), primes, one row, one column, one term.
+            for [m, n, k] in
+                [[1, 1, 1], [16, 32, 16], [15, 31, 17], [17, 33, 15], [4, 68, 20], [67, 3, 61], [1, 97, 5]]
+            {
+                cases.push(case(MatmulConfig { m, n, k, ..base }, &mut random));
+            }
+            // Batched, sliced, with everything.
+            let whole = MatmulConfig {
+                m: 20,
+                n: 36,
+                k: 72,
+                batch: 3,
+                share_b: true,
+                scale: 0.7,
+                bias: true,
+                keep: true,
+                activation: Activation::Gelu,
+                ..base
+            };
+            cases.push(case(MatmulConfig { slices: Some(1), ..whole }, &mut random));
+            cases.push(case(
+                MatmulConfig { slices: Some(3), share_a: true, share_b: false, ..whole },
+                &mut random,
+            ));
+            let add = MatmulConfig { accumulate: true, m: 9, n: 5, k: 700, scale: -0.5, ..base };
+            cases.push(case(add, &mut random));
+            cases.push(case(MatmulConfig { half: true, m: 33, n: 40, k: 24, ..base }, &mut random));
+        }
+        // 8 x 8 results an invocation.
+        cases.push(case(MatmulConfig { m: 130, n: 70, k: 19, batch: 33, ..base }, &mut random));
+    }
+    cases
+}

@@ -1,0 +1,334 @@
+//! Matrix products (`shaders/dense/matmul.wgsl`).
+
+use super::Activation;
+use crate::dispatch::{
+    Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
+    Shader, check_config, check_workgroup, count, kernel, read, shader, write,
+};
+
+/// How a product is computed. All variants give the same results to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatmulVariant {
+    /// Four columns of a row an invocation; the oracle of the others.
+    Naive,
+    /// For GPUs: tiles in workgroup memory, 8 x 8 results an invocation (4 x 4 where the product is small).
+    Tiled,
+    /// For CPU adapters: 16 x 4 results an invocation, shared operands by shuffles. Needs
+    /// subgroups of 8.
+    Subgroup,
+}
+
+/// `Y[b] = activation(scale op(A[b]) op(B[b]) + C[b] + bias)`, with `op(A)` `[m, k]`, `op(B)` `[k, n]`
+/// and `Y` `[m, n]`, all dense and row by row.
+///
+/// The default is the plain product of two 1 x 1 matrices: set `m`, `n` and `k`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MatmulConfig {
+    /// Rows of the result.
+    pub m: u32,
+    /// Columns of the result.
+    pub n: u32,
+    /// Terms of each sum.
+    pub k: u32,
+    /// Products side by side; the results lie one after another.
+    pub batch: u32,
+    /// A is stored as `[k, m]`.
+    pub transpose_a: bool,
+    /// B is stored as `[n, k]`.
+    pub transpose_b: bool,
+    /// One A for the whole batch.
+    pub share_a: bool,
+    /// One B for the whole batch.
+    pub share_b: bool,
+    /// A and B hold f16; sums and results are f32. Needs `SHADER_F16`.
+    pub half: bool,
+    /// Factor of the product.
+    pub scale: f32,
+    /// Add to what the result's buffer holds (`C`) instead of overwriting it.
+    pub accumulate: bool,
+    /// Add a row of `n` values.
+    pub bias: bool,
+    /// Applied last.
+    pub activation: Activation,
+    /// Keep what goes into the activation, for its backward pass.
+    pub keep: bool,
+    /// Parts that each sum is cut into, each with workgroups of its own; `None`: as many as keep
+    /// the device busy. Fixed by the sizes alone, so results repeat bit by bit.
+    pub slices: Option<u32>,
+    /// `None`: what suits the device.
+    pub variant: Option<MatmulVariant>,
+}
+
+impl Default for MatmulConfig {
+    fn default() -> Self {
+        Self {
+            m: 1,
+            n: 1,
+            k: 1,
+            batch: 1,
+            transpose_a: false,
+            transpose_b: false,
+            share_a: false,
+            share_b: false,
+            half: false,
+            scale: 1.0,
+            accumulate: false,
+            bias: false,
+            activation: Activation::Identity,
+            keep: false,
+            slices: None,
+            variant: None,
+        }
+    }
+}
+
+impl MatmulConfig {
+    /// Elements of the buffers of A, B and the result.
+    fn sizes(&self) -> Result<[u32; 3]> {
+        for (what, value) in [("m", self.m), ("n", self.n), ("k", self.k), ("batch", self.batch)] {
+            check_config(value > 0, what, "at least 1", value)?;
+        }
+        check_config(self.scale.is_finite(), "scale", "finite", self.scale)?;
+        self.activation.check()?;
+        let batch = |shared: bool| if shared { 1 } else { self.batch };
+        Ok([
+            count("A", &[batch(self.share_a), self.m, self.k])?,
+            count("B", &[batch(self.share_b), self.k, self.n])?,
+            count("Y", &[self.batch, self.m, self.n])?,
+        ])
+    }
+
+    /// Whether every row is a multiple of 4 long, so that four elements are one load.
+    fn is_even(&self) -> bool {
+        let a = if self.transpose_a { self.m } else { self.k };
+        let b = if self.transpose_b { self.k } else { self.n };
+        let pairs =
+            !self.half || ((self.m * self.k).is_multiple_of(8) && (self.k * self.n).is_multiple_of(8));
+        a.is_multiple_of(4) && b.is_multiple_of(4) && self.n.is_multiple_of(4) && pairs
+    }
+
+    fn variant(&self, caps: &Capabilities) -> Result<MatmulVariant> {
+        let what = "matmul";
+        if self.half && !caps.f16 {
+            return Err(Error::FeatureMissing { what, feature: "SHADER_F16" });
+        }
+        let check = |variant| match variant {
+            MatmulVariant::Subgroup if caps.subgroups != Some((8, 8)) => {
+                Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" })
+            }
+            MatmulVariant::Tiled => check_workgroup(what, 64, 8192, caps),
+            _ => Ok(()),
+        };
+        match self.variant {
+            Some(variant) => check(variant).map(|()| variant),
+            None => {
+                let suits = if caps.cpu { MatmulVariant::Subgroup } else { MatmulVariant::Tiled };
+                Ok(check(suits).map_or(MatmulVariant::Naive, |()| suits))
+            }
+        }
+    }
+}
+
+/// Terms of a sum that are worth a slice of their own.
+const SLICE: u32 = 256;
+/// Results that keep a device busy without slices.
+const BUSY: u64 = 1 << 16;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    batch: u32,
+    a_stride: u32,
+    b_stride: u32,
+    slices: u32,
+    slice_k: u32,
+    scale: f32,
+    parameter: f32,
+}
+
+/// One entry point with elements read one or four at a time, and without or with `kept`.
+macro_rules! shaders {
+    ($file:literal, $entry:literal, $buffers:ident, $keep:ident, [$($element:tt)*], [$($kept:expr)?]) => {
+        shader!(
+            $file,
+            $entry,
+            [index, sincos, activation, matmul, $buffers, $keep],
+            [
+                read("a")$($element)*,
+                read("b")$($element)*,
+                read("bias")$($element)*,
+                write("c")$($element)*,
+                $($kept)?
+            ]
+        )
+    };
+    ($file:literal, $entry:literal) => {
+        [
+            [
+                shaders!($file, $entry, matmul_scalars, matmul_keep_none, [], []),
+                shaders!($file, $entry, matmul_scalars, matmul_keep, [], [write("kept")]),
+            ],
+            [
+                shaders!($file, $entry, matmul_vectors, matmul_keep_none, [.vec4()], []),
+                shaders!($file, $entry, matmul_vectors, matmul_keep, [.vec4()], [write("kept")]),
+            ],
+        ]
+    };
+}
+
+static NAIVE: [[Shader; 2]; 2] = shaders!("dense/matmul", "naive");
+static TILED: [[Shader; 2]; 2] = shaders!("dense/matmul", "tiled");
+static SUBGROUP: [[Shader; 2]; 2] = shaders!("dense/matmul_subgroup", "subgroup");
+static SUM_SLICES: [[Shader; 2]; 2] = shaders!("dense/matmul_slices", "sum_slices");
+
+kernel! {
+    /// A matrix product, batched, with bias and activation.
+    Matmul, MatmulConfig
+}
+
+/// Buffers of [`Matmul`].
+#[derive(Debug, Clone, Copy)]
+pub struct MatmulArgs<'a> {
+    /// `[batch, m, k]`, or `[batch, k, m]` where it is transposed; without the batch where it is shared.
+    pub a: BufferView<'a>,
+    /// `[batch, k, n]`, or `[batch, n, k]` where it is transposed; without the batch where it is shared.
+    pub b: BufferView<'a>,
+    /// `[n]`, if the configuration has a bias.
+    pub bias: Option<BufferView<'a>>,
+    /// The result, `[batch, m, n]`; read too, if the configuration accumulates.
+    pub y: BufferView<'a>,
+    /// What went into the activation, as `y`, if the configuration keeps it.
+    pub kept: Option<BufferView<'a>>,
+    /// As the plan asks for; empty, unless sums are sliced.
+    pub scratch: &'a Scratch,
+}
+
+impl Matmul {
+    /// Chooses the variant and the slices.
+    pub fn plan(config: &MatmulConfig, caps: &Capabilities) -> Result<Plan> {
+        let [a, b, y] = config.sizes()?;
+        let variant = config.variant(caps)?;
+        let most = config.k.div_ceil(SLICE);
+        let slices = match config.slices {
+            Some(slices) => {
+                check_config((1..=4096).contains(&slices), "slices", "1 to 4096", slices)?;
+                slices.min(config.k.div_ceil(16))
+            }
+            None => BUSY.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
+        };
+        let slice_k = config.k.div_ceil(slices).next_multiple_of(16);
+        // Rounding a slice up may leave none for the last ones.
+        let slices = config.k.div_ceil(slice_k);
+        let sliced = slices > 1;
+        count("slices", &[slices, y])?;
+        let params = Params {
+            m: config.m,
+            n: config.n,
+            k: config.k,
+            batch: config.batch,
+            a_stride: if config.share_a { 0 } else { config.m * config.k },
+            b_stride: if config.share_b { 0 } else { config.k * config.n },
+            slices,
+            slice_k,
+            scale: config.scale,
+            parameter: config.activation.parameter(),
+        };
+        let matrices = u64::from(config.batch) * u64::from(slices);
+        let tiles = |height: u32, width: u32| {
+            matrices * u64::from(config.m.div_ceil(height)) * u64::from(config.n.div_ceil(width))
+        };
+        // 8 x 8 where there are tiles enough for every core of a large GPU.
+        let side = if tiles(64, 64) >= 128 { 8 } else { 4 };
+        let (shaders, groups, name) = match variant {
+            MatmulVariant::Naive => (&NAIVE, tiles(1, 4).div_ceil(64), "naive"),
+            MatmulVariant::Tiled => (&TILED, tiles(8 * side, 8 * side), "tiled"),
+            MatmulVariant::Subgroup => (&SUBGROUP, tiles(16, 32), "subgroup"),
+        };
+        let even = usize::from(config.is_even() && variant == MatmulVariant::Subgroup);
+        let constants = |half: bool, sliced: bool| {
+            let constants = Constants::new()
+                .float("Storage", half)
+                .bool("TRANSPOSE_A", config.transpose_a)
+                .bool("TRANSPOSE_B", config.transpose_b)
+                .bool("SLICED", sliced)
+                .bool("ACCUMULATE", config.accumulate)
+                .bool("BIAS", config.bias)
+                .u32("ACTIVATION", config.activation.id())
+                .u32("ROWS", side)
+                .u32("COLUMNS", side);
+            if variant == MatmulVariant::Subgroup { constants.subgroups() } else { constants }
+        };
+        let element = if config.half { 2 } else { 4 };
+        let flops = 2 * u64::from(y) * u64::from(config.k);
+        let inputs = element * (u64::from(a) + u64::from(b));
+        let extra = 4 * u64::from(y) * (1 + u64::from(config.accumulate) + u64::from(config.keep));
+        let keep = usize::from(config.keep);
+        if !sliced {
+            let shader = &shaders[even][keep];
+            let cost = Cost::new(flops, inputs + extra);
+            let launch = Launch::new(shader, constants(config.half, false), &params, groups, caps, cost)?;
+            return Ok(Plan::single(name, launch));
+        }
+        let partial = u64::from(slices) * u64::from(y) * 4;
+        let cost = Cost::new(flops, inputs);
+        let product =
+            Launch::new(&shaders[even][0], constants(config.half, true), &params, groups, caps, cost)?;
+        let even = usize::from(config.n.is_multiple_of(4));
+        let groups =
+            (u64::from(config.batch) * u64::from(config.m) * u64::from(config.n.div_ceil(4))).div_ceil(64);
+        let sum = Launch::new(
+            &SUM_SLICES[even][keep],
+            constants(false, false),
+            &params,
+            groups,
+            caps,
+            Cost::new(0, extra),
+        )?;
+        Ok(Plan { variant: name, launches: vec![product, sum], scratch: vec![partial] })
+    }
+}
+
+impl Kernel for Matmul {
+    type Args<'a> = MatmulArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let config = &self.config;
+        let [a, b, y] = config.sizes()?.map(u64::from);
+        let input = |name, view, n| Arg::new(name, view, n, if config.half { 2 } else { 4 });
+        let a = input("a", args.a, a);
+        let b = input("b", args.b, b);
+        let missing = |what| Error::Config {
+            what,
+            need: "a buffer, since the configuration asks for it".into(),
+            got: "none".into(),
+        };
+        let bias = match args.bias {
+            Some(view) if config.bias => Some(Arg::words("bias", view, config.n.into())),
+            None if config.bias => return Err(missing("bias")),
+            _ => None,
+        };
+        let kept = match args.kept {
+            Some(view) if config.keep => Some(Arg::words("kept", view, y)),
+            None if config.keep => return Err(missing("kept")),
+            _ => None,
+        };
+        let out = Arg::words("y", args.y, y);
+        let launches = &self.plan.launches;
+        // Where there is no bias, the shader never reads what stands for it.
+        if launches.len() == 1 {
+            let mut all = vec![a, b, bias.unwrap_or(a), out];
+            all.extend(kept);
+            return Ok(Recording::single(self.context.bind(&launches[0], &all)?));
+        }
+        let partial = self.plan.scratch.first().map_or(0, |bytes| bytes / 4);
+        let partial = Arg::words("scratch 0", args.scratch.view(0)?, partial);
+        let mut recording = Recording::single(self.context.bind(&launches[0], &[a, b, a, partial])?);
+        let mut all = vec![partial, partial, bias.unwrap_or(partial), out];
+        all.extend(kept);
+        recording.push(self.context.bind(&launches[1], &all)?);
+        Ok(recording)
+    }
+}
