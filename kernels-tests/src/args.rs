@@ -9,13 +9,17 @@ kernels-tests [FILTER]     runs every case whose `kernel name` contains FILTER o
     --min-adapters N       fails with fewer adapters
     --no-canaries          plants no bugs
 kernels-tests shaders [FILTER]
-                           no GPU: every permutation through naga to SPIR-V, HLSL, MSL and GLSL";
+                           no GPU: every permutation through naga to SPIR-V, HLSL, MSL and GLSL
+kernels-tests browser [FILTER]
+                           the same, and every permutation and a few cases of every kernel in a headless Chromium";
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq)]
 pub struct Args {
     /// Translate shaders instead of running cases.
     pub shaders: bool,
+    /// Translate them, and replay cases in a browser.
+    pub browser: bool,
     pub filter: String,
     pub adapter: String,
     pub report: Option<PathBuf>,
@@ -41,6 +45,7 @@ impl Args {
                 "--no-canaries" => args.no_canaries = true,
                 "--help" | "-h" => args.help = true,
                 "shaders" if first => args.shaders = true,
+                "browser" if first => args.browser = true,
                 flag if flag.starts_with("--") => return Err(format!("there is no option {flag}")),
                 _ if args.filter.is_empty() => args.filter = word,
                 _ => return Err(format!("one filter only, not also `{word}`")),

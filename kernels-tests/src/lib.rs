@@ -1,6 +1,7 @@
 //! The proving ground: cases, f64 references and the harness that runs them on every adapter.
 
 pub mod args;
+pub mod browser;
 pub mod canaries;
 pub mod dense;
 pub mod harness;

@@ -7,7 +7,7 @@ use kernels_tests::args::{Args, HELP};
 use kernels_tests::harness::adapter::{self, Adapter};
 use kernels_tests::harness::{Case, run};
 use kernels_tests::report::Report;
-use kernels_tests::{canaries, translation};
+use kernels_tests::{browser, canaries, translation};
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
     cases.retain(|case| format!("{} {}", case.kernel, case.name).contains(&args.filter));
     let good = if args.shaders {
         translation::check_all(&cases, args.report.as_deref())
+    } else if args.browser {
+        browser::check_all(&cases, args.report.as_deref())
     } else {
         run_cases(&args, &cases)
     };

@@ -89,9 +89,14 @@ impl Report {
     }
 
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(path, format!("{:#}\n", self.json()))
+        write_json(path, &self.json())
     }
+}
+
+/// Writes a report, and the folder for it.
+pub fn write_json(path: &Path, json: &serde_json::Value) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, format!("{json:#}\n"))
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{ModuleInfo, ValidationFlags, Validator};
-use patchfield::dispatch::{Capabilities, Constants, Dialect, Shader, compose};
+use patchfield::dispatch::{Capabilities, Constants, Dialect, Launch, Shader, compose};
 use patchfield::{Context, Error};
 
 use crate::harness::{Case, run};
@@ -94,18 +94,41 @@ impl Profile {
 }
 
 /// One permutation, and what the dispatches of the cases ask of it.
-struct Permutation {
-    shader: &'static Shader,
-    constants: Constants,
+pub struct Permutation {
+    pub shader: &'static Shader,
+    pub constants: Constants,
     /// Bytes of the uniform block.
     params: usize,
     /// The lowest limits of the profiles that chose it: workgroup bytes, invocations, buffers.
     limits: [u32; 3],
 }
 
+impl Permutation {
+    /// What a launch asks for, without limits of its own.
+    pub fn of(launch: &Launch) -> Self {
+        Self {
+            shader: launch.shader(),
+            constants: launch.constants().clone(),
+            params: launch.params().len(),
+            limits: [u32::MAX; 3],
+        }
+    }
+
+    /// The text that tells it from others: the same entry point may be put together of other files.
+    fn key(&self) -> (&'static str, String) {
+        (self.shader.name(), compose(self.shader, &self.constants, Dialect::Naga).wgsl)
+    }
+}
+
+/// A context on a device that computes nothing, with no feature and the default limits.
+pub fn baseline() -> Context {
+    let [profile, ..] = profiles();
+    profile.context()
+}
+
 /// Records every case on every profile; the failures are cases that do not record.
 fn permutations(cases: &[Case]) -> (Vec<Permutation>, Vec<String>) {
-    let mut all: HashMap<(&'static str, Constants), Permutation> = HashMap::new();
+    let mut all: HashMap<(&'static str, String), Permutation> = HashMap::new();
     let mut failures = Vec::new();
     for profile in profiles() {
         let context = profile.context();
@@ -129,21 +152,15 @@ fn permutations(cases: &[Case]) -> (Vec<Permutation>, Vec<String>) {
             };
             recorded += 1;
             for dispatch in recording.dispatches() {
-                let launch = dispatch.launch();
-                let key = (launch.shader().name(), launch.constants().clone());
-                let known = all.entry(key).or_insert_with(|| Permutation {
-                    shader: launch.shader(),
-                    constants: launch.constants().clone(),
-                    params: launch.params().len(),
-                    limits,
-                });
+                let permutation = Permutation::of(dispatch.launch());
+                let known = all.entry(permutation.key()).or_insert(permutation);
                 known.limits = std::array::from_fn(|i| known.limits[i].min(limits[i]));
             }
         }
         println!("{}: {recorded} cases recorded, {skipped} ask for more than it has", profile.name);
     }
     let mut all: Vec<_> = all.into_values().collect();
-    all.sort_by_key(|p| (p.shader.name(), format!("{:?}", p.constants)));
+    all.sort_by_cached_key(Permutation::key);
     (all, failures)
 }
 
@@ -165,7 +182,8 @@ struct Finding {
     faults: Vec<String>,
 }
 
-const TARGETS: [&str; 4] = ["spirv", "hlsl", "msl", "glsl"];
+/// What naga translates to.
+pub const TARGETS: [&str; 4] = ["spirv", "hlsl", "msl", "glsl"];
 
 /// The validators on this machine, and a folder for what they read.
 struct Tools {
@@ -410,52 +428,86 @@ struct Row {
     buffers: usize,
 }
 
-/// Checks every permutation of the cases, prints a table, and writes it as JSON. `false` if
-/// anything is wrong.
-pub fn check_all(cases: &[Case], report: Option<&Path>) -> bool {
-    let folder = std::env::temp_dir().join(format!("patchfield-shaders-{}", std::process::id()));
-    if let Err(error) = std::fs::create_dir_all(&folder) {
-        println!("{}: {error}", folder.display());
-        return false;
-    }
-    let tools = Tools::find(&folder);
-    for (name, here) in [("spirv-val", tools.spirv_val), ("glslangValidator", tools.glslang)] {
-        if !here {
-            println!("LOUD SKIP: no {name}: nothing but naga checks its translations");
+/// What was found out about all permutations of the cases.
+pub struct Translated {
+    pub permutations: Vec<Permutation>,
+    /// One line each.
+    pub faults: Vec<String>,
+    rows: BTreeMap<&'static str, Row>,
+}
+
+impl Translated {
+    /// Translates every permutation of the cases.
+    pub fn of(cases: &[Case]) -> Self {
+        let folder = std::env::temp_dir().join(format!("patchfield-shaders-{}", std::process::id()));
+        let mut rows: BTreeMap<&'static str, Row> = BTreeMap::new();
+        if let Err(error) = std::fs::create_dir_all(&folder) {
+            let faults = vec![format!("{}: {error}", folder.display())];
+            return Self { permutations: Vec::new(), faults, rows };
         }
-    }
-    let (all, mut faults) = permutations(cases);
-    let findings = check_in_parallel(&all, &tools);
-    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
-    for (permutation, finding) in all.iter().zip(findings) {
-        let row = rows.entry(permutation.shader.name()).or_default();
-        row.permutations += 1;
-        row.buffers = permutation.shader.bindings().len();
-        let fault =
-            |why: &str| format!("{}: {why}\n    {:?}", permutation.shader.name(), permutation.constants);
-        match finding {
-            Err(why) => faults.push(fault(&why)),
-            Ok(finding) => {
-                row.workgroup_bytes = row.workgroup_bytes.max(finding.workgroup_bytes);
-                faults.extend(finding.faults.iter().map(|why| fault(why)));
-                for (i, verdict) in finding.targets.iter().enumerate() {
-                    match verdict {
-                        Verdict::Good => row.good[i] += 1,
-                        Verdict::NotThere => row.not_there[i] += 1,
-                        Verdict::Bad(why) => faults.push(fault(&format!("{}: {why}", TARGETS[i]))),
+        let tools = Tools::find(&folder);
+        for (name, here) in [("spirv-val", tools.spirv_val), ("glslangValidator", tools.glslang)] {
+            if !here {
+                println!("LOUD SKIP: no {name}: nothing but naga checks its translations");
+            }
+        }
+        let (permutations, mut faults) = permutations(cases);
+        let findings = check_in_parallel(&permutations, &tools);
+        for (permutation, finding) in permutations.iter().zip(findings) {
+            let row = rows.entry(permutation.shader.name()).or_default();
+            row.permutations += 1;
+            row.buffers = permutation.shader.bindings().len();
+            let fault =
+                |why: &str| format!("{}: {why}\n    {:?}", permutation.shader.name(), permutation.constants);
+            match finding {
+                Err(why) => faults.push(fault(&why)),
+                Ok(finding) => {
+                    row.workgroup_bytes = row.workgroup_bytes.max(finding.workgroup_bytes);
+                    faults.extend(finding.faults.iter().map(|why| fault(why)));
+                    for (i, verdict) in finding.targets.iter().enumerate() {
+                        match verdict {
+                            Verdict::Good => row.good[i] += 1,
+                            Verdict::NotThere => row.not_there[i] += 1,
+                            Verdict::Bad(why) => faults.push(fault(&format!("{}: {why}", TARGETS[i]))),
+                        }
                     }
                 }
             }
         }
-    }
-    faults.extend(untested(cases, &all));
-    print_table(&rows, all.len());
-    // A shader that is refused is refused in most of its permutations: one of each is enough to read.
-    let mut told = BTreeSet::new();
-    for fault in &faults {
-        if told.insert(fault.split(" on /").next().unwrap_or(fault).split('\n').next()) {
-            println!("FAILED {fault}");
+        faults.extend(untested(cases, &permutations));
+        // A shader that is refused is refused in most of its permutations: one of each is enough to read.
+        let mut told = BTreeSet::new();
+        faults.retain(|fault| {
+            let head = fault.split(" on /").next().unwrap_or(fault).split('\n').next();
+            told.insert(head.map(String::from))
+        });
+        // What a validator refused stays to be looked at.
+        if faults.is_empty() {
+            let _ = std::fs::remove_dir_all(&folder);
         }
+        Self { permutations, faults, rows }
+    }
+
+    /// Good, bad and skipped permutations of each entry point and target.
+    pub fn counts(&self) -> Vec<(&'static str, &'static str, [usize; 3])> {
+        let mut out = Vec::new();
+        for (name, row) in &self.rows {
+            for (i, target) in TARGETS.iter().enumerate() {
+                let (good, skipped) = (row.good[i], row.not_there[i]);
+                out.push((*name, *target, [good, row.permutations - good - skipped, skipped]));
+            }
+        }
+        out
+    }
+}
+
+/// Checks every permutation of the cases, prints a table, and writes it as JSON. `false` if
+/// anything is wrong.
+pub fn check_all(cases: &[Case], report: Option<&Path>) -> bool {
+    let Translated { permutations, faults, rows } = Translated::of(cases);
+    print_table(&rows, permutations.len());
+    for fault in &faults {
+        println!("FAILED {fault}");
     }
     let mut good = faults.is_empty();
     if let Some(path) = report {
@@ -464,11 +516,7 @@ pub fn check_all(cases: &[Case], report: Option<&Path>) -> bool {
             good = false;
         }
     }
-    // What a validator refused stays to be looked at.
-    if good {
-        let _ = std::fs::remove_dir_all(&folder);
-    }
-    println!("{} permutations of {} entry points, {} faults", all.len(), rows.len(), faults.len());
+    println!("{} permutations of {} entry points, {} faults", permutations.len(), rows.len(), faults.len());
     good
 }
 
@@ -533,8 +581,5 @@ fn write_report(path: &Path, rows: &BTreeMap<&str, Row>, faults: usize) -> std::
             json
         })
         .collect();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(path, format!("{:#}\n", serde_json::json!({ "shaders": shaders, "faults": faults })))
+    crate::report::write_json(path, &serde_json::json!({ "shaders": shaders, "faults": faults }))
 }

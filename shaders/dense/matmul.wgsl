@@ -53,27 +53,37 @@ fn part_of(i: u32, quads: u32, along_k: bool) -> vec2<u32> {
     return select(vec2<u32>(i / quads, i % quads), vec2<u32>(i % STEP, i / STEP), along_k);
 }
 
+// One element each: a vec4 filled in a loop, by a variable component, came out wrong in Chromium 148 on
+// SwiftShader where A is transposed and B is not.
+fn element_a(base: u32, row: u32, k: u32, end: u32) -> f32 {
+    if row >= params.m || k >= end { return 0.0; }
+    return f32(a[base + a_index(row, k)]);
+}
+
+fn element_b(base: u32, k: u32, column: u32, end: u32) -> f32 {
+    if column >= params.n || k >= end { return 0.0; }
+    return f32(b[base + b_index(k, column)]);
+}
+
 fn stage_a(base: u32, row: u32, k0: u32, end: u32, local: u32) {
     for (var i = local; i < A_VECTORS; i += 64u) {
         let at = part_of(i, TILE_ROWS / 4u, !TRANSPOSE_A);
-        var v: vec4<f32>;
-        for (var j = 0u; j < 4u; j++) {
-            let r = row + 4u * at.y + j;
-            if r < params.m && k0 + at.x < end { v[j] = f32(a[base + a_index(r, k0 + at.x)]); }
-        }
-        tile_a[at.x * (TILE_ROWS / 4u) + at.y] = v;
+        let r = row + 4u * at.y;
+        let k = k0 + at.x;
+        tile_a[at.x * (TILE_ROWS / 4u) + at.y] =
+            vec4<f32>(element_a(base, r, k, end), element_a(base, r + 1u, k, end),
+                      element_a(base, r + 2u, k, end), element_a(base, r + 3u, k, end));
     }
 }
 
 fn stage_b(base: u32, column: u32, k0: u32, end: u32, local: u32) {
     for (var i = local; i < B_VECTORS; i += 64u) {
         let at = part_of(i, TILE_COLUMNS / 4u, TRANSPOSE_B);
-        var v: vec4<f32>;
-        for (var j = 0u; j < 4u; j++) {
-            let x = column + 4u * at.y + j;
-            if x < params.n && k0 + at.x < end { v[j] = f32(b[base + b_index(k0 + at.x, x)]); }
-        }
-        tile_b[at.x * (TILE_COLUMNS / 4u) + at.y] = v;
+        let c = column + 4u * at.y;
+        let k = k0 + at.x;
+        tile_b[at.x * (TILE_COLUMNS / 4u) + at.y] =
+            vec4<f32>(element_b(base, k, c, end), element_b(base, k, c + 1u, end),
+                      element_b(base, k, c + 2u, end), element_b(base, k, c + 3u, end));
     }
 }
 

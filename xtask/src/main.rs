@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
         "demo" => tasks::demo(&args, install),
         "bench" => tasks::bench(&args, install),
-        "portability" => portability::run(&args, install),
+        "portability" => portability::run_all(&args, install),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())

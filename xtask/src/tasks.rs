@@ -18,7 +18,7 @@ pub fn target() -> PathBuf {
 }
 
 /// `cargo` in the root of the workspace.
-fn cargo(arguments: &str) -> Command {
+pub fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments.split_whitespace());
     command

@@ -41,6 +41,48 @@ pub fn record(context: &Context, case: &Case) -> Result<Recording, Error> {
     (case.run)(context, &views(&fenced))
 }
 
+/// Where an output of a case lies.
+pub struct Place {
+    pub name: &'static str,
+    /// Position among the buffers of the snapshot.
+    pub buffer: usize,
+    pub offset: u64,
+    pub size: u64,
+    pub is_half: bool,
+}
+
+/// A recorded case with what its buffers hold before it runs.
+pub struct Snapshot {
+    pub recording: Recording,
+    pub buffers: Vec<(wgpu::Buffer, Vec<u8>)>,
+    pub outputs: Vec<Place>,
+}
+
+/// Records a case and reads back every buffer that it works on, without running it.
+pub fn snapshot(context: &Context, case: &Case) -> Result<Snapshot, Error> {
+    let fenced = fence(context, case)?;
+    for (fenced, (_, input)) in fenced.iter().zip(&case.buffers) {
+        context.write(&fenced.buffer, 0, &contents(input, fenced.view));
+    }
+    let recording = (case.run)(context, &views(&fenced))?;
+    let mut buffers: Vec<(wgpu::Buffer, Vec<u8>)> = Vec::new();
+    let bound = recording.dispatches().iter().flat_map(|dispatch| dispatch.buffers());
+    for buffer in fenced.iter().map(|f| &f.buffer).chain(bound.map(|(_, buffer, _)| buffer)) {
+        if buffers.iter().all(|(known, _)| known != buffer) {
+            buffers.push((buffer.clone(), context.read_blocking(BufferView::new(buffer))?));
+        }
+    }
+    let place = |(position, (fenced, (_, input))): (usize, (&Fenced, &(&str, Input)))| Place {
+        name: fenced.name,
+        buffer: position,
+        offset: GUARD_BYTES,
+        size: fenced.view,
+        is_half: matches!(input.data(), Data::F16(_)),
+    };
+    let outputs = fenced.iter().zip(&case.buffers).enumerate().map(place).collect();
+    Ok(Snapshot { recording, buffers, outputs })
+}
+
 /// Runs a case twice and compares.
 pub fn run(context: &Context, case: &Case, tamper: Option<Tamper<'_>>) -> Outcome {
     let fenced = match fence(context, case) {
