@@ -13,7 +13,7 @@ pub enum MatmulVariant {
     Naive,
     /// For GPUs: tiles in workgroup memory, 8 x 8 results an invocation (4 x 4 where the product is small).
     Tiled,
-    /// For CPU adapters: 16 x 4 results an invocation, shared operands by shuffles. Needs
+    /// For CPU adapters: 16 x 8 results an invocation, shared operands by shuffles. Needs
     /// subgroups of 8.
     Subgroup,
 }
@@ -245,7 +245,7 @@ impl Matmul {
         let (shaders, groups, name) = match variant {
             MatmulVariant::Naive => (&NAIVE, tiles(1, 4).div_ceil(64), "naive"),
             MatmulVariant::Tiled => (&TILED, tiles(8 * side, 8 * side), "tiled"),
-            MatmulVariant::Subgroup => (&SUBGROUP, tiles(16, 32), "subgroup"),
+            MatmulVariant::Subgroup => (&SUBGROUP, tiles(16, 64), "subgroup"),
         };
         let even = usize::from(config.is_even() && variant == MatmulVariant::Subgroup);
         let constants = |half: bool, sliced: bool| {
