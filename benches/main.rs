@@ -11,7 +11,8 @@ mod roofline;
 use std::process::ExitCode;
 
 use harness::{Bench, report};
-use patchfield::Result;
+use patchfield::dispatch::Requirements;
+use patchfield::{Context, Result};
 
 /// The benches of one kernel.
 type Entry = (&'static str, fn(&mut Bench) -> Result<()>);
@@ -37,8 +38,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// A device on the adapter, with all that the kernels can use.
+fn open(name: &str) -> std::result::Result<Context, String> {
+    let (_, adapter) = harness::adapter::find(name)?;
+    let descriptor = Requirements::for_adapter(&adapter).device_descriptor();
+    let (device, queue) =
+        pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| error.to_string())?;
+    Ok(Context::new(&device, &queue))
+}
+
 fn run(args: &args::Args) -> std::result::Result<(), String> {
-    let context = harness::adapter::choose(&args.adapter)?;
+    let context = open(&args.adapter)?;
     println!("adapter: {}", context.capabilities().adapter);
     let mut bench = Bench::new(&context, args.quick).map_err(|e| e.to_string())?;
     println!("clock: {}", bench.clock());

@@ -3,6 +3,7 @@
 mod activation;
 mod copy;
 mod gather;
+mod linear;
 mod loss;
 mod matmul;
 mod norm;
@@ -15,6 +16,7 @@ mod sort;
 pub const KERNELS: &[crate::Entry] = &[
     ("dense/copy", copy::bench),
     ("dense/matmul", matmul::bench),
+    ("dense/linear", linear::bench),
     ("dense/activation", activation::bench),
     ("dense/optimizer", optimizer::bench),
     ("dense/loss", loss::bench),

@@ -1,27 +1,23 @@
 //! Which adapter is measured.
 
-use patchfield::Context;
-use patchfield::dispatch::{Requirements, describe};
+use patchfield::dispatch::describe;
 use wgpu::{Adapter, Backend, Backends, DeviceType};
 
 /// The first adapter whose description contains `name`; without a name the first GPU, else
 /// lavapipe, else any. `WGPU_BACKEND` and `VK_DRIVER_FILES` say which adapters there are.
-pub fn choose(name: &str) -> Result<Context, String> {
+pub fn find(name: &str) -> Result<(wgpu::Instance, Adapter), String> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let mut adapters = pollster::block_on(instance.enumerate_adapters(Backends::all()));
     adapters.retain(|adapter| adapter.get_info().backend != Backend::Noop);
     adapters.sort_by_key(rank);
     let wanted = name.to_lowercase();
     let wanted = if wanted == "lavapipe" { "llvmpipe" } else { &wanted };
-    let found = adapters.iter().find(|a| describe(&a.get_info()).to_lowercase().contains(wanted));
-    let adapter = found.ok_or_else(|| match name {
-        "" => "there is no adapter; `cargo xtask bench` helps to install one".to_string(),
-        _ => format!("there is no adapter whose name contains `{name}`"),
-    })?;
-    let descriptor = Requirements::for_adapter(adapter).device_descriptor();
-    let (device, queue) =
-        pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| error.to_string())?;
-    Ok(Context::new(&device, &queue))
+    let found = adapters.into_iter().find(|a| describe(&a.get_info()).to_lowercase().contains(wanted));
+    match (found, name) {
+        (Some(adapter), _) => Ok((instance, adapter)),
+        (None, "") => Err("there is no adapter; `cargo xtask bench` helps to install one".to_string()),
+        (None, name) => Err(format!("there is no adapter whose name contains `{name}`")),
+    }
 }
 
 fn rank(adapter: &Adapter) -> (u32, u32) {

@@ -170,9 +170,11 @@ impl Bench {
 }
 
 fn sample(clock: &Clock, roofline: &Roofline, recording: &Recording, times: u64) -> Result<Sample> {
-    let before = roofline.measure(clock)?;
+    let before = roofline.measure(clock, 1)?;
     let seconds = clock.seconds(times, &|pass| recording.encode_in(pass))?;
-    let after = roofline.measure(clock)?;
+    // Schedulers favour short bursts: beside a long sample the ceilings take their time too.
+    let turns = (seconds * times as f64 / 0.05).clamp(1.0, 8.0) as u64;
+    let after = roofline.measure(clock, turns)?;
     let ceilings = before.mean(&after);
     // Launches run one after the other: each has a roof of its own.
     let roof_seconds = recording.dispatches().iter().map(|d| ceilings.seconds(d.launch().cost)).sum();

@@ -80,11 +80,9 @@ pub fn write(adapter: &str, rows: &[Row]) -> Result<(), String> {
 pub fn measure_peers(adapter: &str, rows: &mut [Row]) -> Result<(), String> {
     let path = folder().join("peers.json");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Up to the bracket: the name without backend and driver.
-    let name = adapter.split(" (").next().unwrap_or(adapter);
     let status = Command::new(cargo)
         .current_dir(root().join("benches/peers"))
-        .args(["run", "--release", "--quiet", "--", "--adapter", name, "--report"])
+        .args(["run", "--release", "--quiet", "--", "--adapter", adapter, "--report"])
         .arg(&path)
         .status()
         .map_err(|e| format!("benches/peers: {e}"))?;

@@ -55,8 +55,8 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn rate(&self, clock: &Clock) -> Result<f64> {
-        let seconds = clock.seconds(1, &|pass| {
+    fn rate(&self, clock: &Clock, times: u64) -> Result<f64> {
+        let seconds = clock.seconds(times, &|pass| {
             pass.set_pipeline(&self.pipeline);
             pass.set_bind_group(0, &self.bind_group, &[]);
             pass.dispatch_workgroups(self.grid[0], self.grid[1], 1);
@@ -88,7 +88,7 @@ impl Roofline {
             let mut candidate = maker.multiply_add(n, workgroup, invocations)?;
             // A launch of about 10 ms: long against what starting it costs.
             while candidate.turns < 1 << 20 {
-                let seconds = candidate.work * f64::from(candidate.turns) / candidate.rate(clock)?;
+                let seconds = candidate.work * f64::from(candidate.turns) / candidate.rate(clock, 1)?;
                 if seconds > 5e-3 {
                     break;
                 }
@@ -111,9 +111,10 @@ impl Roofline {
         self.first
     }
 
-    /// The ceilings at this moment.
-    pub fn measure(&self, clock: &Clock) -> Result<Ceilings> {
-        Ok(Ceilings { flops: self.multiply_add.rate(clock)?, bytes: self.copy.rate(clock)? })
+    /// The ceilings at this moment, over `times` launches of about 10 ms each.
+    pub fn measure(&self, clock: &Clock, times: u64) -> Result<Ceilings> {
+        let flops = self.multiply_add.rate(clock, times)?;
+        Ok(Ceilings { flops, bytes: self.copy.rate(clock, times)? })
     }
 }
 
@@ -122,7 +123,7 @@ fn best(candidates: Vec<Candidate>, times: usize, clock: &Clock) -> Result<(Cand
     let mut rates = vec![0.0f64; candidates.len()];
     for _ in 0..times {
         for (rate, candidate) in rates.iter_mut().zip(&candidates) {
-            *rate = rate.max(candidate.rate(clock)?);
+            *rate = rate.max(candidate.rate(clock, 1)?);
         }
     }
     for (rate, candidate) in rates.iter().zip(&candidates) {
