@@ -11,16 +11,33 @@
 // forward and backward_table: one invocation a point and level, a workgroup has one level.
 // backward_input: one invocation a point. Workgroup memory: 0 bytes.
 //
-// The table's gradient without float atomics: each term is rounded to a multiple of a power of two,
+// The table's gradient without float atomics, two ways.
+// In fixed point (backward_table): each term is rounded to a multiple of a power of two,
 // chosen from the largest |dy| (`largest`) so that it fits into 31 bits; low words are added
 // atomically, and the carry goes to the high word. Integer sums do not depend on the order: the
 // result is the same in every run. The rounding is at most max|dy| 2^-30 a term.
+// Sorted, some levels at once, without any atomics; contribution j = (l 2^D + k) N + n is what point n
+// adds at corner k of the l-th of these levels, J = levels N 2^D of them, R rows (entries):
+//   contribution_rows: which row each contribution goes to            keys: [J]
+//   (a stable argsort of the keys, dense/sort, gives `sorted` and `order`, [J] each)
+//   mark_runs:   where the run of each row begins and ends in it      runs: [R, 2], cleared before
+//   sum_blocks:  the sum of each aligned block of SPAN sorted contributions to one row;
+//   sum_spans:   of each aligned SPAN such blocks                     blocks, spans: [.., FEATURES]
+//   sum_rows:    one invocation a row walks its run in the largest of those steps that fit.
+// Weights are computed again rather than stored. Blocks that rows share are neither summed nor read.
+// Measured on lavapipe, 65,536 points, 16 levels of 2 features: 2-D with 2^15 entries 135 ms in fixed
+// point, 562 ms sorted level by level, 733 ms all at once; 3-D with 2^19 entries 474, 1,721 and 1,672 ms.
+// Points that lie together gain either way alike (113 and 467; 481 and 1,456). The sort moves every
+// contribution 4 times for each digit of its row, the atomics touch it once: fixed point is the default.
 
 struct Params {
     first_group: u32,
     groups: u32,
     points: u32,
-    values: u32,   // length of what `largest`, `clear` and `convert` run over
+    values: u32,       // length of what a launch runs over, where that is not points and levels
+    first_level: u32,  // of those sorted at once
+    some_levels: u32,  // how many
+    first_row: u32,    // entry of the first of them
 }
 
 struct Level {
@@ -50,6 +67,18 @@ struct Level {
 @group(0) @binding(1) var<storage, read> sums_done: array<u32>;               // [values, 2]
 @group(0) @binding(2) var<storage, read> range_done: array<u32>;              // [1]
 @group(0) @binding(3) var<storage, read_write> dtable: array<f32>;            // [values]
+@group(0) @binding(3) var<storage, read_write> keys: array<u32>;              // [J]
+@group(0) @binding(1) var<storage, read> sorted: array<u32>;                  // [J]
+@group(0) @binding(2) var<storage, read_write> runs_out: array<u32>;          // [R, 2] first, end
+@group(0) @binding(4) var<storage, read> sorted_rows: array<u32>;             // [J]
+@group(0) @binding(5) var<storage, read> order: array<u32>;                   // [J]
+@group(0) @binding(6) var<storage, read_write> blocks_out: array<f32>;        // [J / SPAN, FEATURES]
+@group(0) @binding(2) var<storage, read> blocks_in: array<f32>;               // [J / SPAN, FEATURES]
+@group(0) @binding(3) var<storage, read_write> spans_out: array<f32>;         // [J / SPAN^2, FEATURES]
+@group(0) @binding(4) var<storage, read> runs: array<u32>;                    // [R, 2]
+@group(0) @binding(6) var<storage, read> blocks: array<f32>;                  // [J / SPAN, FEATURES]
+@group(0) @binding(7) var<storage, read> spans: array<f32>;                   // [J / SPAN^2, FEATURES]
+@group(0) @binding(8) var<storage, read_write> dtable_rows: array<f32>;       // [entries, FEATURES]
 
 fn entry(level: Level, cell: vec3<u32>) -> u32 {
     var index: u32;
@@ -228,4 +257,93 @@ fn convert(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     let value = bitcast<u32>(select(size, -size, negative));
     // The bits of a NaN: compilers may assume that arithmetic makes none.
     dtable[i] = bitcast<f32>(select(value, 0x7fc00000u | bits, bits >= 0x7f800000u));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn contribution_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                     @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let l = group % params.some_levels;
+    let point = group / params.some_levels * WORKGROUP + local;
+    if group >= params.groups || point >= params.points { return; }
+    let level = levels[params.first_level + l];
+    let base = cell_of(level, point).base;
+    for (var k = 0u; k < (1u << DIMS); k++) {
+        keys[((l << DIMS) + k) * params.points + point] = entry(level, base + corner_of(k)) - params.first_row;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn mark_runs(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+             @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.values { return; }
+    let row = sorted[i];
+    if i == 0u || sorted[max(i, 1u) - 1u] != row { runs_out[2u * row] = i; }
+    if i + 1u == params.values || sorted[min(i + 1u, params.values - 1u)] != row { runs_out[2u * row + 1u] = i + 1u; }
+}
+
+fn add_contribution(sum: ptr<function, array<f32, FEATURES>>, contribution: u32) {
+    let point = contribution % params.points;
+    let corner = contribution / params.points;
+    let l = params.first_level + (corner >> DIMS);
+    let t = ease(cell_of(levels[l], point).fraction);
+    let w = corner_weight(t, corner_of(corner));
+    for (var c = 0u; c < FEATURES; c++) {
+        (*sum)[c] += w * dy_table[(point * LEVELS + l) * FEATURES + c];
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sum_blocks(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+              @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.values { return; }
+    if sorted_rows[i * SPAN] != sorted_rows[i * SPAN + SPAN - 1u] { return; }
+    var sum: array<f32, FEATURES>;
+    for (var k = 0u; k < SPAN; k++) { add_contribution(&sum, order[i * SPAN + k]); }
+    for (var c = 0u; c < FEATURES; c++) { blocks_out[i * FEATURES + c] = sum[c]; }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sum_spans(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+             @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.values { return; }
+    if sorted[i * SPAN * SPAN] != sorted[(i + 1u) * SPAN * SPAN - 1u] { return; }
+    for (var c = 0u; c < FEATURES; c++) {
+        var sum = 0.0;
+        for (var k = 0u; k < SPAN; k++) { sum += blocks_in[(i * SPAN + k) * FEATURES + c]; }
+        spans_out[i * FEATURES + c] = sum;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sum_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+            @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let row = group * WORKGROUP + local;
+    if group >= params.groups || row >= params.values { return; }
+    var k = runs[2u * row];
+    let end = runs[2u * row + 1u];
+    var sum: array<f32, FEATURES>;
+    while k < end {
+        let left = end - k;
+        if k % (SPAN * SPAN) == 0u && left >= SPAN * SPAN {
+            for (var c = 0u; c < FEATURES; c++) { sum[c] += spans[k / (SPAN * SPAN) * FEATURES + c]; }
+            k += SPAN * SPAN;
+        } else if k % SPAN == 0u && left >= SPAN {
+            for (var c = 0u; c < FEATURES; c++) { sum[c] += blocks[k / SPAN * FEATURES + c]; }
+            k += SPAN;
+        } else {
+            add_contribution(&sum, order[k]);
+            k += 1u;
+        }
+    }
+    for (var c = 0u; c < FEATURES; c++) {
+        dtable_rows[(params.first_row + row) * FEATURES + c] = sum[c];
+    }
 }

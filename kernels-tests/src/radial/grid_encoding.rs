@@ -85,6 +85,13 @@ pub fn reference(config: &GridEncodingConfig, x: &[f32], table: &[f32], dy: &[f3
     [y, dtable, dx]
 }
 
+const VARIANTS: [GridEncodingVariant; 4] = [
+    GridEncodingVariant::FixedPoint,
+    GridEncodingVariant::Sorted { levels_at_once: 1 },
+    GridEncodingVariant::Sorted { levels_at_once: 3 },
+    GridEncodingVariant::Sorted { levels_at_once: 32 },
+];
+
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut random = Random::new(5);
@@ -117,51 +124,62 @@ pub fn cases() -> Vec<Case> {
         },
     ];
     for config in rows {
-        cases.extend(three(config, 1.0, &mut random));
+        cases.extend(all(config, 1.0, &mut random));
     }
+    // Runs of more than SPAN^2 contributions, and levels sorted two and three at once.
+    let long = GridEncodingConfig { points: 1500, levels: 1, base_resolution: 1, growth: 1.0, ..base };
+    cases.extend(backward_table(long, 1.0, &mut random));
+    let long = GridEncodingConfig { points: 2100, levels: 5, log2_table_size: 4, ..base };
+    cases.extend(backward_table(long, 1.0, &mut random));
     // Gradients of any size keep their digits: the fixed point follows the largest.
-    cases.extend(three(GridEncodingConfig { points: 200, ..base }, 1e-20, &mut random));
-    cases.extend(three(GridEncodingConfig { points: 200, ..base }, 1e20, &mut random));
-    cases.push(not_finite(base));
+    cases.extend(all(GridEncodingConfig { points: 200, ..base }, 1e-20, &mut random));
+    cases.extend(all(GridEncodingConfig { points: 200, ..base }, 1e20, &mut random));
+    for variant in VARIANTS {
+        cases.push(not_finite(GridEncodingConfig { variant: Some(variant), ..base }));
+    }
     cases
 }
 
-fn three(config: GridEncodingConfig, size: f32, random: &mut Random) -> [Case; 3] {
-    let n = config.points as usize;
-    let mut x = random.vec(n * config.dims as usize, 0.0, 1.0);
-    for (x, special) in x.iter_mut().step_by(5).zip([0.0, 1.0, 0.5, -0.25, 1.5, 0.999_999_94]) {
-        *x = special;
+/// Inputs of one row of the table, what must come out, and its bound.
+struct Row {
+    name: String,
+    x: Vec<f32>,
+    table: Vec<f32>,
+    dy: Vec<f32>,
+    /// Output, gradient of the table, gradient of the positions.
+    expected: [Vec<Term>; 3],
+    ulps: f64,
+}
+
+impl Row {
+    fn new(config: &GridEncodingConfig, size: f32, random: &mut Random) -> Self {
+        let n = config.points as usize;
+        let mut x = random.vec(n * config.dims as usize, 0.0, 1.0);
+        for (x, special) in x.iter_mut().step_by(5).zip([0.0, 1.0, 0.5, -0.25, 1.5, 0.999_999_94]) {
+            *x = special;
+        }
+        let table = random.vec(config.parameter_count().expect("fits") as usize, -1.0, 1.0);
+        let dy = random.vec(n * config.outputs() as usize, -size, size);
+        let expected = reference(config, &x, &table, &dy);
+        // p is scale x + 0.5 with or without a fused multiply-add: f is off by 2^-24 times the scale,
+        // and so is each weight; the slopes along the other axes are off by as much.
+        let levels = config.level_table().expect("fits");
+        let finest = levels.iter().map(|l| f64::from(l.scale)).fold(1.0, f64::max);
+        Self { name: format!("{config:?}, dy {size:e}"), x, table, dy, expected, ulps: 2.0 * finest + 16.0 }
     }
-    let table = random.vec(config.parameter_count().expect("fits") as usize, -1.0, 1.0);
-    let dy = random.vec(n * config.outputs() as usize, -size, size);
-    let [y, dtable, dx] = reference(&config, &x, &table, &dy);
-    let name = format!("{config:?}, dy {size:e}");
-    // p is scale x + 0.5 with or without a fused multiply-add: f is off by 2^-24 times the scale,
-    // and so is each weight; the slopes along the other axes are off by as much.
-    let finest = config.level_table().expect("fits").iter().map(|l| f64::from(l.scale)).fold(1.0, f64::max);
-    let ulps = 2.0 * finest + 16.0;
+}
+
+fn all(config: GridEncodingConfig, size: f32, random: &mut Random) -> Vec<Case> {
+    let row = Row::new(&config, size, random);
+    let name = &row.name;
     let forward = Case::new("radial/grid_encoding", format!("forward {name}"), move |context, b| {
         let args =
             GridEncodingForwardArgs { positions: b["positions"], table: b["table"], encoded: b["encoded"] };
         GridEncodingForward::new(context, config)?.prepare(&args)
     })
-    .input("positions", &x)
-    .input("table", &table)
-    .output("encoded", Expected::near(&y, ulps, 0.0));
-    let to_table = Case::new("radial/grid_encoding", format!("backward_table {name}"), move |context, b| {
-        let kernel = GridEncodingBackwardTable::new(context, config)?;
-        kernel.prepare(&GridEncodingBackwardTableArgs {
-            positions: b["positions"],
-            dy: b["dy"],
-            dtable: b["dtable"],
-            scratch: &b.scratch(&kernel)?,
-        })
-    })
-    .input("positions", &x)
-    .input("dy", &dy)
-    // Each term is rounded to max|dy| 2^-30 besides: below a unit of its magnitude in the mean, and
-    // at most 2^-30 max|dy| for each of the points.
-    .output("dtable", Expected::near(&dtable, ulps, f64::from(size) * n as f64 / 2f64.powi(29)));
+    .input("positions", &row.x)
+    .input("table", &row.table)
+    .output("encoded", Expected::near(&row.expected[0], row.ulps, 0.0));
     let to_input = Case::new("radial/grid_encoding", format!("backward_input {name}"), move |context, b| {
         let args = GridEncodingBackwardInputArgs {
             positions: b["positions"],
@@ -171,19 +189,34 @@ fn three(config: GridEncodingConfig, size: f32, random: &mut Random) -> [Case; 3
         };
         GridEncodingBackwardInput::new(context, config)?.prepare(&args)
     })
-    .input("positions", &x)
-    .input("table", &table)
-    .input("dy", &dy)
-    .output("dx", Expected::near(&dx, ulps, 0.0));
-    [forward, to_table, to_input]
+    .input("positions", &row.x)
+    .input("table", &row.table)
+    .input("dy", &row.dy)
+    .output("dx", Expected::near(&row.expected[2], row.ulps, 0.0));
+    let mut cases = vec![forward, to_input];
+    cases.extend(VARIANTS.map(|variant| to_table(config, variant, size, &row)));
+    cases
 }
 
-/// One NaN in dy: the gradient of the table is NaN, not something that looks like a number.
-fn not_finite(config: GridEncodingConfig) -> Case {
-    let table = config.parameter_count().expect("fits") as usize;
-    let mut dy = vec![1.0; config.outputs() as usize];
-    dy[3] = f32::NAN;
-    Case::new("radial/grid_encoding", "backward_table of NaN", move |context, b| {
+fn backward_table(config: GridEncodingConfig, size: f32, random: &mut Random) -> [Case; 4] {
+    let row = Row::new(&config, size, random);
+    VARIANTS.map(|variant| to_table(config, variant, size, &row))
+}
+
+fn to_table(config: GridEncodingConfig, variant: GridEncodingVariant, size: f32, row: &Row) -> Case {
+    let Row { name, x, dy, expected, ulps, .. } = row;
+    let n = f64::from(config.points);
+    let config = GridEncodingConfig { variant: Some(variant), ..config };
+    let (ulps, absolute) = match variant {
+        // Each term is rounded to max|dy| 2^-30 besides: below a unit of its magnitude in the mean,
+        // and at most 2^-30 max|dy| for each of the points.
+        GridEncodingVariant::FixedPoint => (*ulps, f64::from(size) * n / 2f64.powi(29)),
+        // A term takes part in at most 32 additions in its block, 32 in its span, and in the walk
+        // along the row in 31 single ones and 31 blocks at either end and one for each 1,024
+        // contributions; each is off by half a unit of a sum that is at most the magnitude.
+        GridEncodingVariant::Sorted { .. } => (*ulps + 96.0 + n * 8.0 / 1024.0, 0.0),
+    };
+    Case::new("radial/grid_encoding", format!("backward_table {variant:?} {name}"), move |context, b| {
         let kernel = GridEncodingBackwardTable::new(context, config)?;
         kernel.prepare(&GridEncodingBackwardTableArgs {
             positions: b["positions"],
@@ -192,9 +225,40 @@ fn not_finite(config: GridEncodingConfig) -> Case {
             scratch: &b.scratch(&kernel)?,
         })
     })
-    .input("positions", &[0.3, 0.6])
+    .input("positions", x)
+    .input("dy", dy)
+    .output("dtable", Expected::near(&expected[1], ulps, absolute))
+}
+
+/// One NaN in dy: the gradient of the table is NaN, not something that looks like a number; sorted,
+/// only where it belongs.
+fn not_finite(config: GridEncodingConfig) -> Case {
+    let table = config.parameter_count().expect("fits") as usize;
+    let mut dy = vec![1.0; config.outputs() as usize];
+    dy[3] = f32::NAN;
+    let x = [0.3, 0.6];
+    let expected = match config.variant {
+        Some(GridEncodingVariant::Sorted { .. }) => {
+            let [_, dtable, _] = reference(&config, &x, &vec![0.0; table], &dy);
+            dtable
+        }
+        _ => vec![(f64::NAN, 0.0); table],
+    };
+    let name = format!("backward_table of NaN {:?}", config.variant);
+    // The weights are off by a unit of the finest level's scale, 17.
+    let ulps = 64.0;
+    Case::new("radial/grid_encoding", name, move |context, b| {
+        let kernel = GridEncodingBackwardTable::new(context, config)?;
+        kernel.prepare(&GridEncodingBackwardTableArgs {
+            positions: b["positions"],
+            dy: b["dy"],
+            dtable: b["dtable"],
+            scratch: &b.scratch(&kernel)?,
+        })
+    })
+    .input("positions", &x)
     .input("dy", &dy)
-    .output("dtable", Expected::near(&vec![(f64::NAN, 0.0); table], 0.0, 0.0))
+    .output("dtable", Expected::near(&expected, ulps, 0.0))
 }
 
 #[cfg(test)]
