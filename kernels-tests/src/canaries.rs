@@ -112,9 +112,9 @@ pub const CANARIES: &[Canary] = &[
     Canary {
         bug: "a missed barrier",
         kernel: "dense/loss",
-        shader: "dense/loss::elements",
-        find: "let total = block_sum(sum, local);",
-        replace: "block_bits[local] = sum;
+        shader: "dense/loss::rows_gradient",
+        find: "let total = block_sum(loss, local);",
+        replace: "block_bits[local] = loss;
     for (var s = BLOCK / 2u; s > 0u; s = s >> 1u) {
         if local < s { block_bits[local] = add_bits(block_bits[local], block_bits[local + s]); }
     }
@@ -124,15 +124,17 @@ pub const CANARIES: &[Canary] = &[
         bug: "a block's edge off by one",
         kernel: "dense/loss",
         shader: "dense/loss::elements",
-        find: "let i = group * SPAN + k",
-        replace: "let i = group * (SPAN - 1u) + k",
+        find: "* WORKGROUP + local;
+        let at",
+        replace: "* (WORKGROUP - 1u) + local;
+        let at",
     },
     Canary {
         bug: "the mean's factor forgotten in the gradient",
         kernel: "dense/loss",
         shader: "dense/loss::elements_gradient",
-        find: "bitcast<u32>(params.factor * e.y)",
-        replace: "bitcast<u32>(e.y)",
+        find: "bitcast<Words>(params.factor * e.slope)",
+        replace: "bitcast<Words>(e.slope)",
     },
     Canary {
         bug: "an off-by-one tile edge",

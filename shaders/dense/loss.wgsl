@@ -12,103 +12,108 @@
 //
 //   gradient = factor * (the above), factor = scale / count.
 //
-// `elements`: 256 invocations sum SPAN = 1024 elements to one partial sum. `rows`: an invocation a
-// row, 256 rows to one partial sum. `row`: a workgroup a row, its loss is the partial sum.
+// `elements`: an invocation sums ITEMS items, WORKGROUP apart, to one partial sum; an item is one
+// element, or four (vectors.wgsl) where `count` is a multiple of 4. `rows`: an invocation a row, 256
+// rows to one partial sum. `row`: a workgroup a row, its loss is the partial sum.
 // sum.wgsl adds the partial sums.
 // A NaN or an infinity in prediction, target or loss makes the loss NaN, and the gradient of that
 // element (for cross-entropy: of that row) NaN; see block_sum.wgsl.
-// Workgroup memory: 1,024 bytes (`row`: 2,048).
+// Workgroup memory: `elements` none, `rows` 1,024 bytes, `row` 2,048.
+// Versions of `elements`: a tree over the workgroup for every 1,024 elements (15 % of copy bandwidth
+// on a CPU adapter, where barriers are dear); vec4s, no barrier, finiteness tested once an
+// invocation (80 to 87 %).
 
 struct Params {
     first_group: u32,
     groups: u32,
-    count: u32,      // elements or rows
+    items: u32,      // `elements`: f32s or vec4s
+    rows: u32,
     classes: u32,
     factor: f32,     // of the gradient
     parameter: f32,  // delta or epsilon
 }
 
-const SPAN: u32 = 1024u;
-
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> prediction: array<f32>;          // [count] or [rows, classes]
-@group(0) @binding(2) var<storage, read> target_value: array<f32>;        // [count]
+@group(0) @binding(1) var<storage, read> prediction: array<Floats>;       // [count]
+@group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, classes]
+@group(0) @binding(2) var<storage, read> target_value: array<Floats>;     // [count]
 @group(0) @binding(2) var<storage, read> target_class: array<u32>;        // [rows]
-@group(0) @binding(3) var<storage, read_write> partial_sum: array<u32>;       // [groups], bits of f32
-@group(0) @binding(4) var<storage, read_write> gradient: array<u32>;      // as prediction, bits of f32
+@group(0) @binding(3) var<storage, read_write> partial_sum: array<u32>;   // bits of f32
+@group(0) @binding(4) var<storage, read_write> gradient_items: array<Words>;  // [count], bits of f32
+@group(0) @binding(4) var<storage, read_write> gradient: array<u32>;      // [rows, classes], bits of f32
 
-// (loss, derivative) of one element, before the mean.
-fn element(p: f32, t: f32) -> vec2<f32> {
+// Of one item, before the mean.
+struct Element {
+    loss: Floats,
+    slope: Floats,   // the derivative
+}
+
+fn element(p: Floats, t: Floats) -> Element {
     let d = p - t;
     let a = abs(d);
     switch LOSS {
-        case 1u: { return vec2<f32>(a, sign(d)); }
+        case 1u: { return Element(a, sign(d)); }
         case 2u: {
-            let delta = params.parameter;
-            return vec2<f32>(select(0.5 * d * d, delta * (a - 0.5 * delta), a > delta), clamp(d, -delta, delta));
+            let delta = Floats(params.parameter);
+            return Element(select(0.5 * d * d, delta * (a - 0.5 * delta), a > delta), clamp(d, -delta, delta));
         }
         case 3u: {
             let scale = abs(t) + params.parameter;
-            return vec2<f32>(a / scale, sign(d) / scale);
+            return Element(a / scale, sign(d) / scale);
         }
         case 4u: {
             let scale = p * p + params.parameter;
-            return vec2<f32>(d * d / scale, 2.0 * d / scale);
+            return Element(d * d / scale, 2.0 * d / scale);
         }
-        default: { return vec2<f32>(d * d, 2.0 * d); }
+        default: { return Element(d * d, 2.0 * d); }
     }
 }
 
-fn finite_element(p: f32, t: f32, loss: f32) -> bool {
-    return is_finite(bitcast<u32>(p)) && is_finite(bitcast<u32>(t)) && is_finite(bitcast<u32>(loss));
-}
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(WORKGROUP)
 fn elements(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups {
         return;
     }
-    var sum = 0u;
-    for (var k = 0u; k < SPAN / BLOCK; k++) {
-        let i = group * SPAN + k * BLOCK + local;
-        if i < params.count {
-            let p = prediction[i];
-            let t = target_value[i];
-            let e = element(p, t);
-            sum = add_bits(sum, select(NOT_A_NUMBER, bitcast<u32>(e.x), finite_element(p, t, e.x)));
-        }
+    var sum = Floats();
+    var worst = Words();
+    for (var k = 0u; k < ITEMS; k++) {
+        // Beyond the end the last item is read again, and counts nothing.
+        let i = (group * ITEMS + k) * WORKGROUP + local;
+        let at = min(i, params.items - 1u);
+        let p = prediction[at];
+        let t = target_value[at];
+        sum += select(Floats(), element(p, t).loss, i < params.items);
+        worst = max(worst, max(magnitude(p), magnitude(t)));
     }
-    let total = block_sum(sum, local);
-    if local == 0u {
-        partial_sum[group] = total;
-    }
+    partial_sum[group * WORKGROUP + local] = item_sum(sum, worst);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(WORKGROUP)
 fn elements_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
                      @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups {
         return;
     }
-    var sum = 0u;
-    for (var k = 0u; k < SPAN / BLOCK; k++) {
-        let i = group * SPAN + k * BLOCK + local;
-        if i < params.count {
-            let p = prediction[i];
-            let t = target_value[i];
-            let e = element(p, t);
-            let finite = finite_element(p, t, e.x);
-            sum = add_bits(sum, select(NOT_A_NUMBER, bitcast<u32>(e.x), finite));
-            gradient[i] = select(NOT_A_NUMBER, bitcast<u32>(params.factor * e.y), finite);
+    var sum = Floats();
+    var worst = Words();
+    for (var k = 0u; k < ITEMS; k++) {
+        let i = (group * ITEMS + k) * WORKGROUP + local;
+        let at = min(i, params.items - 1u);
+        let p = prediction[at];
+        let t = target_value[at];
+        let e = element(p, t);
+        sum += select(Floats(), e.loss, i < params.items);
+        let size = max(max(magnitude(p), magnitude(t)), magnitude(e.loss));
+        worst = max(worst, size);
+        if i < params.items {
+            gradient_items[i] = select(Words(NOT_A_NUMBER), bitcast<Words>(params.factor * e.slope),
+                                       size < Words(INFINITY));
         }
     }
-    let total = block_sum(sum, local);
-    if local == 0u {
-        partial_sum[group] = total;
-    }
+    partial_sum[group * WORKGROUP + local] = item_sum(sum, worst);
 }
 
 // ---- cross-entropy, an invocation a row ----
@@ -122,15 +127,15 @@ struct Row {
 fn read_row(row: u32, class_index: u32) -> Row {
     let base = row * params.classes;
     var finite = true;
-    var maximum = prediction[base];
+    var maximum = logits[base];
     for (var c = 0u; c < params.classes; c++) {
-        let z = prediction[base + c];
+        let z = logits[base + c];
         finite = finite && is_finite(bitcast<u32>(z));
         maximum = max(maximum, z);
     }
     var sum = 0.0;
     for (var c = 0u; c < params.classes; c++) {
-        sum += exp(prediction[base + c] - maximum);
+        sum += exp(logits[base + c] - maximum);
     }
     if !finite {
         return Row(0.0, 1.0, NOT_A_NUMBER);
@@ -138,7 +143,7 @@ fn read_row(row: u32, class_index: u32) -> Row {
     if class_index >= params.classes {
         return Row(maximum, sum, 0u);
     }
-    return Row(maximum, sum, bitcast<u32>(log(sum) + (maximum - prediction[base + class_index])));
+    return Row(maximum, sum, bitcast<u32>(log(sum) + (maximum - logits[base + class_index])));
 }
 
 @compute @workgroup_size(256)
@@ -150,7 +155,7 @@ fn rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     }
     let row = group * BLOCK + local;
     var loss = 0u;
-    if row < params.count {
+    if row < params.rows {
         loss = read_row(row, target_class[row]).loss;
     }
     let total = block_sum(loss, local);
@@ -168,7 +173,7 @@ fn rows_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     }
     let row = group * BLOCK + local;
     var loss = 0u;
-    if row < params.count {
+    if row < params.rows {
         let class_index = target_class[row];
         let r = read_row(row, class_index);
         loss = r.loss;
@@ -176,7 +181,7 @@ fn rows_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
         let factor = select(0.0, params.factor, class_index < params.classes);
         for (var c = 0u; c < params.classes; c++) {
             let i = row * params.classes + c;
-            let g = exp(prediction[i] - r.maximum) / r.sum - select(0.0, 1.0, c == class_index);
+            let g = exp(logits[i] - r.maximum) / r.sum - select(0.0, 1.0, c == class_index);
             gradient[i] = select(NOT_A_NUMBER, bitcast<u32>(factor * g), finite);
         }
     }
@@ -194,9 +199,9 @@ var<workgroup> row_max: array<f32, BLOCK>;
 fn share_row(row: u32, class_index: u32, local: u32) -> Row {
     let base = row * params.classes;
     var finite = true;
-    var maximum = prediction[base];
+    var maximum = logits[base];
     for (var c = local; c < params.classes; c += BLOCK) {
-        let z = prediction[base + c];
+        let z = logits[base + c];
         finite = finite && is_finite(bitcast<u32>(z));
         maximum = max(maximum, z);
     }
@@ -211,7 +216,7 @@ fn share_row(row: u32, class_index: u32, local: u32) -> Row {
     maximum = row_max[0];
     var sum = 0.0;
     for (var c = local; c < params.classes; c += BLOCK) {
-        sum += exp(prediction[base + c] - maximum);
+        sum += exp(logits[base + c] - maximum);
     }
     _ = block_sum(select(NOT_A_NUMBER, bitcast<u32>(sum), finite), local);
     workgroupBarrier();
@@ -223,7 +228,7 @@ fn share_row(row: u32, class_index: u32, local: u32) -> Row {
     if class_index >= params.classes {
         return Row(maximum, exps, 0u);
     }
-    return Row(maximum, exps, bitcast<u32>(log(exps) + (maximum - prediction[base + class_index])));
+    return Row(maximum, exps, bitcast<u32>(log(exps) + (maximum - logits[base + class_index])));
 }
 
 @compute @workgroup_size(256)
@@ -252,7 +257,7 @@ fn row_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     let factor = select(0.0, params.factor, class_index < params.classes);
     for (var c = local; c < params.classes; c += BLOCK) {
         let i = group * params.classes + c;
-        let g = exp(prediction[i] - r.maximum) / r.sum - select(0.0, 1.0, c == class_index);
+        let g = exp(logits[i] - r.maximum) / r.sum - select(0.0, 1.0, c == class_index);
         gradient[i] = select(NOT_A_NUMBER, bitcast<u32>(factor * g), finite);
     }
     if local == 0u {

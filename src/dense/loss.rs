@@ -2,7 +2,7 @@
 
 use super::sum;
 use crate::dispatch::{
-    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
+    Arg, BufferView, Capabilities, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
     check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
 };
 
@@ -89,33 +89,68 @@ pub struct CrossEntropyConfig {
     pub variant: Option<CrossEntropyVariant>,
 }
 
+/// Of the cross-entropy.
 const WORKGROUP: u32 = 256;
-/// Elements that make one partial sum.
-const SPAN: u32 = 1024;
 
 macro_rules! forms {
-    ($name:ident, $with:ident, $entry:literal, $entry_with:literal, $target:literal) => {
+    ($name:ident, $with:ident, $entry:literal, $entry_with:literal) => {
         static $name: Shader = shader!(
             "dense/loss",
             $entry,
-            [index, block_sum],
-            [read("prediction"), read($target), write("partial_sum")]
+            [index, scalars, block_sum, item_sum],
+            [read("logits"), read("target_class"), write("partial_sum")]
         );
         static $with: Shader = shader!(
             "dense/loss",
             $entry_with,
-            [index, block_sum],
-            [read("prediction"), read($target), write("partial_sum"), write("gradient")]
+            [index, scalars, block_sum, item_sum],
+            [read("logits"), read("target_class"), write("partial_sum"), write("gradient")]
         );
     };
 }
-forms!(ELEMENTS, ELEMENTS_GRADIENT, "elements", "elements_gradient", "target_value");
-forms!(ROWS, ROWS_GRADIENT, "rows", "rows_gradient", "target_class");
-forms!(ROW, ROW_GRADIENT, "row", "row_gradient", "target_class");
+forms!(ROWS, ROWS_GRADIENT, "rows", "rows_gradient");
+forms!(ROW, ROW_GRADIENT, "row", "row_gradient");
+
+/// Of one element an item, and of four.
+static ELEMENTS: [Shader; 2] = [
+    shader!(
+        "dense/loss",
+        "elements",
+        [index, scalars, block_sum, item_sum],
+        [read("prediction"), read("target_value"), write("partial_sum")]
+    ),
+    shader!(
+        "dense/loss",
+        "elements",
+        [index, vectors, block_sum, item_sum],
+        [read("prediction").vec4(), read("target_value").vec4(), write("partial_sum")]
+    ),
+];
+static ELEMENTS_GRADIENT: [Shader; 2] = [
+    shader!(
+        "dense/loss",
+        "elements_gradient",
+        [index, scalars, block_sum, item_sum],
+        [read("prediction"), read("target_value"), write("partial_sum"), write("gradient_items")]
+    ),
+    shader!(
+        "dense/loss",
+        "elements_gradient",
+        [index, vectors, block_sum, item_sum],
+        [
+            read("prediction").vec4(),
+            read("target_value").vec4(),
+            write("partial_sum"),
+            write("gradient_items").vec4()
+        ]
+    ),
+];
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
-    count: u32,
+    items: u32,
+    rows: u32,
     classes: u32,
     factor: f32,
     parameter: f32,
@@ -170,17 +205,18 @@ impl ElementwiseLoss {
         check_config(scale.is_finite(), "scale", "finite", scale)?;
         let parameter = loss.parameter();
         check_config(parameter.is_finite() && parameter > 0.0, "loss", "above 0 and finite", loss)?;
-        check_workgroup("dense/loss", WORKGROUP, WORKGROUP * 4, caps)?;
+        check_workgroup("dense/loss", sum::WORKGROUP, 0, caps)?;
         let n = u64::from(count);
-        let groups = count.div_ceil(SPAN);
+        let (width, items) = sum::items(count);
+        let groups = sum::groups(items);
         let factor = (f64::from(scale) / f64::from(count)) as f32;
-        let params = Params { count, classes: 0, factor, parameter };
-        let (shader, buffers) = if gradient { (&ELEMENTS_GRADIENT, 3) } else { (&ELEMENTS, 2) };
-        let constants = Constants::new().u32("LOSS", loss.id());
+        let params = Params { items, rows: 0, classes: 0, factor, parameter };
+        let (shader, buffers) = if gradient { (&ELEMENTS_GRADIENT[width], 3) } else { (&ELEMENTS[width], 2) };
+        let constants = sum::constants().u32("LOSS", loss.id());
         let cost = Cost::new(n * if gradient { 5 } else { 3 }, n * 4 * buffers);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
         let mut plan = Plan::single("elements", first);
-        sum::plan(&mut plan, groups, (1.0 / f64::from(count)) as f32, caps)?;
+        sum::plan(&mut plan, groups * sum::WORKGROUP, (1.0 / f64::from(count)) as f32, caps)?;
         Ok(plan)
     }
 }
@@ -243,8 +279,8 @@ impl CrossEntropy {
         };
         check_workgroup("dense/loss", WORKGROUP, WORKGROUP * bytes, caps)?;
         let factor = (f64::from(scale) / f64::from(rows)) as f32;
-        let params = Params { count: rows, classes, factor, parameter: 0.0 };
-        let constants = Constants::new().u32("LOSS", 0);
+        let params = Params { items: 0, rows, classes, factor, parameter: 0.0 };
+        let constants = sum::constants().u32("LOSS", 0);
         let (flops, buffers) = if gradient { (7, 2) } else { (4, 1) };
         let cost = Cost::new(n * flops, n * 4 * buffers + u64::from(rows) * 4);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;

@@ -3,7 +3,7 @@
 use super::optimizer::StepValues;
 use super::sum;
 use crate::dispatch::{
-    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
+    Arg, BufferView, Capabilities, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
     check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
 };
 
@@ -16,16 +16,28 @@ pub struct ClipConfig {
     pub max_norm: f32,
 }
 
-const SPAN: u32 = 1024;
-
-static SQUARES: Shader =
-    shader!("dense/norm", "squares", [index, block_sum], [read("gradient"), write("partial_sum")]);
-static FINISH: Shader = shader!("dense/norm", "finish", [index, block_sum], [read("total"), write("step")]);
+/// Of one element an item, and of four.
+static SQUARES: [Shader; 2] = [
+    shader!(
+        "dense/norm",
+        "squares",
+        [index, scalars, block_sum, item_sum],
+        [read("gradient"), write("partial_sum")]
+    ),
+    shader!(
+        "dense/norm",
+        "squares",
+        [index, vectors, block_sum, item_sum],
+        [read("gradient").vec4(), write("partial_sum")]
+    ),
+];
+static FINISH: Shader =
+    shader!("dense/norm", "finish", [index, scalars, block_sum, item_sum], [read("total"), write("step")]);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
-    count: u32,
+    items: u32,
     offset: u32,
     max_norm: f32,
 }
@@ -56,23 +68,33 @@ impl Clip {
         check_config(max_norm.is_finite() && max_norm > 0.0, "max_norm", "above 0 and finite", max_norm)?;
         check_config(!config.counts.is_empty(), "counts", "at least one buffer", 0)?;
         check_workgroup("dense/norm", 256, 1024, caps)?;
-        let partials: u64 = config.counts.iter().map(|n| u64::from(n.div_ceil(SPAN))).sum();
+        let constants = sum::constants();
+        let of = |&n: &u32| u64::from(sum::groups(sum::items(n).1) * sum::WORKGROUP);
+        let partials: u64 = config.counts.iter().map(of).sum();
         let partials = count("partial sums", &[u32::try_from(partials).unwrap_or(u32::MAX)])?;
-        check_config(partials < u32::MAX, "counts", "fewer than 2^42 elements", partials)?;
+        check_config(partials < u32::MAX, "counts", "fewer than 2^32 partial sums", partials)?;
         let mut plan = Plan { variant: "squares", ..Plan::default() };
         let mut offset = 0;
         for &count in &config.counts {
             check_config(count > 0, "counts", "at least 1 each", count)?;
-            let groups = count.div_ceil(SPAN);
-            let params = Params { count, offset, max_norm };
+            let (width, items) = sum::items(count);
+            let groups = sum::groups(items);
+            let params = Params { items, offset, max_norm };
             let cost = Cost::new(u64::from(count) * 2, u64::from(count) * 4);
-            plan.launches.push(Launch::new(&SQUARES, Constants::new(), &params, groups.into(), caps, cost)?);
-            offset += groups;
+            plan.launches.push(Launch::new(
+                &SQUARES[width],
+                constants.clone(),
+                &params,
+                groups.into(),
+                caps,
+                cost,
+            )?);
+            offset += groups * sum::WORKGROUP;
         }
         sum::plan(&mut plan, partials, 1.0, caps)?;
         plan.scratch.push(4);
-        let params = Params { count: 1, offset: 0, max_norm };
-        plan.launches.push(Launch::new(&FINISH, Constants::new(), &params, 1, caps, Cost::new(4, 16))?);
+        let params = Params { items: 1, offset: 0, max_norm };
+        plan.launches.push(Launch::new(&FINISH, constants, &params, 1, caps, Cost::new(4, 16))?);
         Ok(plan)
     }
 }

@@ -52,15 +52,17 @@ fn case(
     for (name, data) in NAMES.into_iter().zip(&gradients) {
         case = case.input(name, data);
     }
-    // Every square is positive: at most 4 + 8 additions in each of up to three levels and one square
-    // make 37 units, halved by the square root; then a square root and a division (2.5 each), 3 products.
+    // Every square is positive: at most 8 + 2 additions on the way to a partial sum, 4 + 2 + 8 in
+    // each of two reductions, and one square make 39 units, halved by the square root; then a square
+    // root and a division (2.5 each), 3 products.
     case.update("step", Data::F32(words), Expected::near(&expected, 28.0, 0.0))
 }
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(31);
     let mut cases = Vec::new();
-    for counts in [&[1][..], &[255], &[256], &[257], &[1024], &[1025, 1], &[3, 4099, 64, 997]] {
+    for counts in [&[1][..], &[255], &[256], &[257], &[1024], &[1025, 1], &[3, 4099, 64, 997], &[8192, 8196]]
+    {
         for max_norm in [0.1, 1e6] {
             cases.push(case(counts, 1.0, 1.0, max_norm, None, &mut random));
         }
@@ -69,7 +71,7 @@ pub fn cases() -> Vec<Case> {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
         cases.push(case(&[70, 1500], 1.0, 1.0, 1.0, Some(bad), &mut random));
     }
-    // 1,026 partial sums: two reductions.
+    // 65,792 partial sums: two reductions.
     cases.push(case(&[1_048_577, 5], 0.01, 1.0, 1.0, None, &mut random));
     cases
 }

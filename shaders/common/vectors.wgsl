@@ -1,0 +1,11 @@
+// Items of four elements each: arrays whose length is a multiple of 4.
+alias Floats = vec4<f32>;
+alias Words = vec4<u32>;
+
+fn lanes_sum(v: Floats) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+fn lanes_max(v: Words) -> u32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
