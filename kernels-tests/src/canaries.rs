@@ -177,8 +177,8 @@ pub const CANARIES: &[Canary] = &[
         bug: "the last of equal maxima for the first",
         kernel: "dense/reduce",
         shader: "dense/reduce::max_columns",
-        find: "if r > best.x {",
-        replace: "if r >= best.x {",
+        find: "let take = r > best.rank;",
+        replace: "let take = r >= best.rank;",
     },
     Canary {
         bug: "the offset of the block before",

@@ -2,12 +2,7 @@
 // block_sum.wgsl, but tested once: `worst` is the largest magnitude of what went in, as bits, whose
 // order is that of the magnitudes, then infinity, then NaN.
 
-const MAGNITUDE: u32 = 0x7fffffffu;
 const INFINITY: u32 = 0x7f800000u;
-
-fn magnitude(v: Floats) -> Words {
-    return bitcast<Words>(v) & Words(MAGNITUDE);
-}
 
 // As bits; NaN if a term or the sum is not finite.
 fn item_sum(sum: Floats, worst: Words) -> u32 {

@@ -1,6 +1,8 @@
 // Items of one element each; see vectors.wgsl.
 alias Floats = f32;
 alias Words = u32;
+const WIDTH: u32 = 1u;
+const LANE: Words = 0u;
 
 fn lanes_sum(v: Floats) -> f32 {
     return v;
@@ -8,4 +10,9 @@ fn lanes_sum(v: Floats) -> f32 {
 
 fn lanes_max(v: Words) -> u32 {
     return v;
+}
+
+// The bits without the sign.
+fn magnitude(v: Floats) -> Words {
+    return bitcast<Words>(v) & Words(0x7fffffffu);
 }

@@ -1,6 +1,8 @@
 // Items of four elements each: arrays whose length is a multiple of 4.
 alias Floats = vec4<f32>;
 alias Words = vec4<u32>;
+const WIDTH: u32 = 4u;
+const LANE: Words = vec4<u32>(0u, 1u, 2u, 3u);
 
 fn lanes_sum(v: Floats) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
@@ -8,4 +10,9 @@ fn lanes_sum(v: Floats) -> f32 {
 
 fn lanes_max(v: Words) -> u32 {
     return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+// The bits without the sign.
+fn magnitude(v: Floats) -> Words {
+    return bitcast<Words>(v) & Words(0x7fffffffu);
 }

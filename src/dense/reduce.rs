@@ -48,34 +48,155 @@ pub struct ReduceConfig {
 }
 
 const WORKGROUP: u32 = 64;
+/// Items that are added before they go to a total.
+const RUN: u32 = 32;
+/// Of the backward pass: large workgroups copy faster on CPU adapters.
+const BACKWARD: u32 = 256;
+/// Items that an invocation of it writes.
+const BACKWARD_ITEMS: u32 = 16;
 
-static SUM: [Shader; 2] = [
-    shader!("dense/reduce", "sum_columns", [index], [read("x"), write("y")]),
-    shader!("dense/reduce", "sum_rows", [index], [read("x"), write("y")]),
+/// What one read takes; the place of its shader in each list below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Item {
+    /// One element.
+    One = 0,
+    /// Four columns.
+    Columns = 1,
+    /// Four neighbours of the axis.
+    Along = 2,
+}
+
+fn constants(workgroup: u32, item: Item) -> Constants {
+    Constants::new().u32("WORKGROUP", workgroup).bool("ALONG", item == Item::Along)
+}
+
+impl Item {
+    /// The widest that fits.
+    fn new(columns: bool, n: u32, inner: u32, length: u32) -> Self {
+        if columns && inner.is_multiple_of(4) {
+            Self::Columns
+        } else if inner == 1 && n.is_multiple_of(4) && length.is_multiple_of(4) {
+            Self::Along
+        } else {
+            Self::One
+        }
+    }
+
+    /// Elements of the axis, and columns, to an item.
+    fn size(self) -> (u32, u32) {
+        match self {
+            Self::One => (1, 1),
+            Self::Columns => (1, 4),
+            Self::Along => (4, 1),
+        }
+    }
+}
+
+static SUM_COLUMNS: [Shader; 3] = [
+    shader!("dense/reduce", "sum_columns", [index, scalars], [read("x"), write("y")]),
+    shader!("dense/reduce", "sum_columns", [index, vectors], [read("x").vec4(), write("y").vec4()]),
+    shader!("dense/reduce", "sum_along", [index, vectors], [read("x").vec4(), write("y")]),
 ];
-static MAX: [Shader; 2] = [
-    shader!("dense/reduce", "max_columns", [index], [read("x"), write("y"), write("index")]),
-    shader!("dense/reduce", "max_rows", [index], [read("x"), write("y"), write("index")]),
+static SUM_ROWS: [Shader; 3] = [
+    shader!("dense/reduce", "sum_rows", [index, scalars], [read("x"), write("y")]),
+    shader!("dense/reduce", "sum_rows", [index, scalars], [read("x"), write("y")]),
+    shader!("dense/reduce", "sum_rows", [index, vectors], [read("x").vec4(), write("y")]),
 ];
-static MAX_AGAIN: [Shader; 2] = [
+static MAX_COLUMNS: [Shader; 3] = [
+    shader!("dense/reduce", "max_columns", [index, scalars], [read("x"), write("y"), write("index")]),
+    shader!(
+        "dense/reduce",
+        "max_columns",
+        [index, vectors],
+        [read("x").vec4(), write("y").vec4(), write("index").vec4()]
+    ),
+    shader!("dense/reduce", "max_along", [index, vectors], [read("x").vec4(), write("y"), write("index")]),
+];
+static MAX_ROWS: [Shader; 3] = [
+    shader!("dense/reduce", "max_rows", [index, scalars], [read("x"), write("y"), write("index")]),
+    shader!("dense/reduce", "max_rows", [index, scalars], [read("x"), write("y"), write("index")]),
+    shader!("dense/reduce", "max_rows", [index, vectors], [read("x").vec4(), write("y"), write("index")]),
+];
+static MAX_COLUMNS_AGAIN: [Shader; 3] = [
     shader!(
         "dense/reduce",
         "max_columns_again",
-        [index],
+        [index, scalars],
+        [read("x"), write("y"), write("index"), read("x_index")]
+    ),
+    shader!(
+        "dense/reduce",
+        "max_columns_again",
+        [index, vectors],
+        [read("x").vec4(), write("y").vec4(), write("index").vec4(), read("x_index").vec4()]
+    ),
+    shader!(
+        "dense/reduce",
+        "max_along_again",
+        [index, vectors],
+        [read("x").vec4(), write("y"), write("index"), read("x_index").vec4()]
+    ),
+];
+static MAX_ROWS_AGAIN: [Shader; 3] = [
+    shader!(
+        "dense/reduce",
+        "max_rows_again",
+        [index, scalars],
         [read("x"), write("y"), write("index"), read("x_index")]
     ),
     shader!(
         "dense/reduce",
         "max_rows_again",
-        [index],
+        [index, scalars],
         [read("x"), write("y"), write("index"), read("x_index")]
     ),
+    shader!(
+        "dense/reduce",
+        "max_rows_again",
+        [index, vectors],
+        [read("x").vec4(), write("y"), write("index"), read("x_index").vec4()]
+    ),
 ];
-static SUM_BACKWARD: Shader = shader!("dense/reduce", "sum_backward", [index], [read("dy"), write("dx")]);
-static MAX_BACKWARD: Shader =
-    shader!("dense/reduce", "max_backward", [index], [read("dy"), write("dx"), read("index")]);
-static NORM_BACKWARD: Shader =
-    shader!("dense/reduce", "norm_backward", [index], [read("dy"), write("dx"), read("x"), read("y")]);
+static SUM_BACKWARD: [Shader; 3] = [
+    shader!("dense/reduce", "sum_backward", [index, scalars], [read("dy"), write("dx")]),
+    shader!("dense/reduce", "sum_backward", [index, vectors], [read("dy").vec4(), write("dx").vec4()]),
+    shader!("dense/reduce", "sum_backward_along", [index, vectors], [read("dy"), write("dx").vec4()]),
+];
+static MAX_BACKWARD: [Shader; 3] = [
+    shader!("dense/reduce", "max_backward", [index, scalars], [read("dy"), write("dx"), read("index")]),
+    shader!(
+        "dense/reduce",
+        "max_backward",
+        [index, vectors],
+        [read("dy").vec4(), write("dx").vec4(), read("index").vec4()]
+    ),
+    shader!(
+        "dense/reduce",
+        "max_backward_along",
+        [index, vectors],
+        [read("dy"), write("dx").vec4(), read("index")]
+    ),
+];
+static NORM_BACKWARD: [Shader; 3] = [
+    shader!(
+        "dense/reduce",
+        "norm_backward",
+        [index, scalars],
+        [read("dy"), write("dx"), read("x"), read("y")]
+    ),
+    shader!(
+        "dense/reduce",
+        "norm_backward",
+        [index, vectors],
+        [read("dy").vec4(), write("dx").vec4(), read("x").vec4(), read("y").vec4()]
+    ),
+    shader!(
+        "dense/reduce",
+        "norm_backward_along",
+        [index, vectors],
+        [read("dy"), write("dx").vec4(), read("x").vec4(), read("y")]
+    ),
+];
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -88,6 +209,26 @@ struct Params {
     square: u32,
     root: u32,
     scale: f32,
+    backward: Chunks,
+}
+
+/// What the invocations of a backward pass are told apart by, with factors and shifts to divide by.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Chunks {
+    slab_rows: u32,
+    slab: u32,
+    by_slab: [u32; 2],
+    by_inner: [u32; 2],
+    chunks: u32,
+    by_chunks: [u32; 2],
+}
+
+/// Factor and shift of a division by `d` (`divide` in the shader).
+fn divisor(d: u32) -> [u32; 2] {
+    let shift = d.next_power_of_two().trailing_zeros();
+    let factor = ((1u64 << 32) * ((1u64 << shift) - u64::from(d))) / u64::from(d) + 1;
+    [factor as u32, shift]
 }
 
 impl ReduceConfig {
@@ -110,7 +251,8 @@ impl ReduceConfig {
             ReduceVariant::Rows => (65_536, 4096, 256),
         };
         let wanted = n.div_ceil(busy.div_ceil(outputs)).clamp(shortest, longest);
-        let length = self.part.unwrap_or(wanted).min(n);
+        // A multiple of 4, so that items can lie along the axis.
+        let length = self.part.unwrap_or(wanted.next_multiple_of(4)).min(n);
         (n.div_ceil(length), length)
     }
 
@@ -145,10 +287,8 @@ impl ReduceForward {
         let columns = config.inner >= 16 || config.n <= 32 || caps.cpu;
         let variant =
             config.variant.unwrap_or(if columns { ReduceVariant::Columns } else { ReduceVariant::Rows });
-        let (method, name) = match variant {
-            ReduceVariant::Columns => (0, "columns"),
-            ReduceVariant::Rows => (1, "rows"),
-        };
+        let by_columns = variant == ReduceVariant::Columns;
+        let name = if by_columns { "columns" } else { "rows" };
         let is_max = config.reduction == Reduction::Max;
         let mut plan = Plan { variant: name, ..Plan::default() };
         let mut n = config.n;
@@ -157,31 +297,49 @@ impl ReduceForward {
             let (first, last) = (plan.launches.is_empty(), parts == 1);
             let results = count("parts", &[config.outer, parts, config.inner])?;
             let norm = config.reduction == Reduction::L2Norm;
+            let item = Item::new(by_columns, n, config.inner, length);
+            let (elements_each, columns_each) = item.size();
+            let results_each = results / columns_each;
+            let length = length / elements_each;
             let params = Params {
-                n,
-                inner: config.inner,
+                n: n / elements_each,
+                inner: config.inner / columns_each,
                 parts,
                 length,
-                count: results,
+                count: results_each,
                 square: (norm && first).into(),
                 root: (norm && last).into(),
                 scale: if last { config.scale() } else { 1.0 },
+                backward: Chunks::default(),
             };
-            let shader = match (is_max, first) {
-                (false, _) => &SUM[method],
-                (true, true) => &MAX[method],
-                (true, false) => &MAX_AGAIN[method],
+            let shaders = match (is_max, first, by_columns) {
+                (false, _, true) => &SUM_COLUMNS,
+                (false, _, false) => &SUM_ROWS,
+                (true, true, true) => &MAX_COLUMNS,
+                (true, true, false) => &MAX_ROWS,
+                (true, false, true) => &MAX_COLUMNS_AGAIN,
+                (true, false, false) => &MAX_ROWS_AGAIN,
             };
-            let groups = match variant {
-                ReduceVariant::Columns => results.div_ceil(WORKGROUP),
-                ReduceVariant::Rows => results,
+            let shader = &shaders[item as usize];
+            // CPU adapters want long stretches of each row, and so neighbouring columns together.
+            let long = caps.cpu && item == Item::Columns && !is_max && config.inner >= 256;
+            let (workgroup, columns) = if long { (8, 8) } else { (WORKGROUP, 1) };
+            let (groups, own) = if by_columns {
+                (results_each.div_ceil(workgroup * columns), length)
+            } else {
+                (results, length.div_ceil(WORKGROUP))
             };
             let elements = u64::from(n) * u64::from(config.outer) * u64::from(config.inner);
             let words = if is_max { 2 } else { 1 };
             let read = if first { elements } else { words * elements };
             let flops = elements * if norm && first { 2 } else { 1 };
             let cost = Cost::new(flops, 4 * (read + words * u64::from(results)));
-            let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
+            let run = own.next_power_of_two().min(RUN);
+            let constants = constants(workgroup, item)
+                .u32("ITEMS", 1)
+                .u32("RUN", run)
+                .u32("UNROLL", if long { run.min(4) } else { run })
+                .u32("COLUMNS", columns);
             plan.launches.push(Launch::new(shader, constants, &params, groups.into(), caps, cost)?);
             if last {
                 return Ok(plan);
@@ -257,25 +415,44 @@ impl ReduceBackward {
     pub fn plan(config: &ReduceConfig, caps: &Capabilities) -> Result<Plan> {
         let (elements, outputs) = config.counts()?;
         let (e, o) = (u64::from(elements), u64::from(outputs));
-        let (shader, flops, reads) = match config.reduction {
+        let (shaders, flops, reads) = match config.reduction {
             Reduction::Sum | Reduction::Mean => (&SUM_BACKWARD, e, o),
             Reduction::Max => (&MAX_BACKWARD, 0, 2 * o),
             Reduction::L2Norm => (&NORM_BACKWARD, 2 * e, e + 2 * o),
         };
+        let item = Item::new(true, config.n, config.inner, config.n);
+        let (elements_each, columns_each) = item.size();
+        let (n, inner) = (config.n / elements_each, config.inner / columns_each);
+        // As many rows side by side as make a slab a workgroup wide.
+        let items = n.min(BACKWARD_ITEMS);
+        let slab_rows = (BACKWARD / inner).clamp(1, n.div_ceil(items));
+        let (slab, chunks) = (slab_rows * inner, n.div_ceil(slab_rows * items));
+        let backward = Chunks {
+            slab_rows,
+            slab,
+            by_slab: divisor(slab),
+            by_inner: divisor(inner),
+            chunks,
+            by_chunks: divisor(chunks),
+        };
+        let invocations = count("invocations", &[config.outer, chunks, slab])?;
         let params = Params {
-            n: config.n,
-            inner: config.inner,
+            n,
+            inner,
             parts: 1,
-            length: config.n,
-            count: elements,
+            length: n,
+            count: invocations,
             square: 0,
             root: 0,
             scale: config.scale(),
+            backward,
         };
-        let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
+        let constants =
+            constants(BACKWARD, item).u32("ITEMS", items).u32("RUN", 1).u32("UNROLL", 1).u32("COLUMNS", 1);
         let cost = Cost::new(flops, 4 * (reads + e));
-        let groups = elements.div_ceil(WORKGROUP).into();
-        Ok(Plan::single("elementwise", Launch::new(shader, constants, &params, groups, caps, cost)?))
+        let groups = invocations.div_ceil(BACKWARD).into();
+        let launch = Launch::new(&shaders[item as usize], constants, &params, groups, caps, cost)?;
+        Ok(Plan::single("elementwise", launch))
     }
 }
 
@@ -296,5 +473,30 @@ impl Kernel for ReduceBackward {
             Reduction::L2Norm => list.extend([need("x", args.x, e)?, need("y", args.y, o)?]),
         }
         Ok(Recording::single(self.context.bind(&self.plan.launches[0], &list)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `divide` of the shader.
+    fn divide(i: u32, [factor, shift]: [u32; 2]) -> u32 {
+        let t = ((u64::from(i) * u64::from(factor)) >> 32) as u32;
+        (t + ((i - t) >> shift.min(1))) >> (shift.max(1) - 1)
+    }
+
+    #[test]
+    fn division_by_products_is_exact() {
+        let mut divisors: Vec<u32> = (1..300).collect();
+        divisors.extend([641, 65_535, 65_536, 65_537, 1_000_003, (1 << 31) - 1, 1 << 31, (1 << 31) + 1]);
+        for d in divisors {
+            for k in [0, 1, 2, 3, 1000, u32::MAX / d / 2, u32::MAX / d] {
+                let at = k.min(u32::MAX / d) * d;
+                for i in [at.saturating_sub(1), at, at.saturating_add(1), u32::MAX, u32::MAX - 1] {
+                    assert_eq!(divide(i, divisor(d)), i / d, "{i} / {d}");
+                }
+            }
+        }
     }
 }

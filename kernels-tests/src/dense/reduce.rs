@@ -32,7 +32,7 @@ pub fn reference(reduction: Reduction, column: &[f64]) -> (f64, f64, usize) {
 }
 
 /// Roundings on the longest way of a term into the result, one pass: a run of 32, the runs of an
-/// invocation, the tree of 64.
+/// invocation, and the tree of 64 or the four of an item (of which there are a fourth as many).
 fn depth(n: u32) -> f64 {
     32.0 + f64::from(n.min(4096)) / 32.0 + 6.0
 }
@@ -154,6 +154,9 @@ pub fn cases() -> Vec<Case> {
         [2, 65, 1],
         [5, 127, 3],
         [2, 33, 64],
+        [2, 37, 260],
+        [1, 1024, 1],
+        [3, 9, 4],
         [3, 40, 65],
         [1, 1009, 17],
         [70, 2, 1],
