@@ -1,9 +1,10 @@
-//! What this machine's adapters can do, and which variant each kernel would take there.
+//! What this machine's adapters can do, best first, and which variant a kernel would take there,
+//! for the kernels that have several or that need scratch.
 //!
 //! `cargo run --release --example inspect_adapter`
 
 use patchfield::dense::*;
-use patchfield::dispatch::{Capabilities, Plan, describe};
+use patchfield::dispatch::{Capabilities, Plan, describe, preference};
 use patchfield::radial::*;
 use patchfield::{Requirements, Result, wgpu};
 
@@ -32,6 +33,7 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     };
     let network = FusedMlpConfig { points: 1 << 16, ..Default::default() };
     let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
+    let grid = GridEncodingConfig { points: 1 << 16, ..Default::default() };
     vec![
         ("dense/activation", ActivationForward::plan(&activation, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
@@ -40,6 +42,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("dense/reduce", ReduceForward::plan(&reduce, caps)),
         ("dense/sort", Sort::plan(&sort, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
+        ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
+        ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),
+        ("radial/grid_encoding, to the input", GridEncodingBackwardInput::plan(&grid, caps)),
         ("radial/fused_mlp", FusedMlpForward::plan(&network, caps)),
         ("radial/fused_mlp, backward", FusedMlpBackward::plan(&network, caps)),
     ]
@@ -47,7 +52,8 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
 
 fn main() {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    adapters.sort_by_key(|adapter| preference(&adapter.get_info()));
     if adapters.is_empty() {
         println!("no adapter: `cargo xtask demo` installs Mesa's software Vulkan driver on Linux");
     }
@@ -83,12 +89,12 @@ fn main() {
         for (kernel, plan) in plans(&caps) {
             match plan {
                 Ok(plan) => println!(
-                    "  {kernel:<24} {:<12} {:>3} dispatches, {:>6} KiB of scratch",
+                    "  {kernel:<35} {:<12} {:>3} dispatches, {:>6} KiB of scratch",
                     plan.variant,
                     plan.launches.len(),
                     plan.scratch_bytes() >> 10
                 ),
-                Err(error) => println!("  {kernel:<24} {error}"),
+                Err(error) => println!("  {kernel:<35} {error}"),
             }
         }
         println!();

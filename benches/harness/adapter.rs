@@ -1,7 +1,7 @@
 //! Which adapter is measured.
 
-use patchfield::dispatch::describe;
-use wgpu::{Adapter, Backend, Backends, DeviceType};
+use patchfield::dispatch::{describe, preference};
+use wgpu::{Adapter, Backend, Backends};
 
 /// The first adapter whose description contains `name`; without a name the first GPU, else
 /// lavapipe, else any. `WGPU_BACKEND` and `VK_DRIVER_FILES` say which adapters there are.
@@ -9,7 +9,7 @@ pub fn find(name: &str) -> Result<(wgpu::Instance, Adapter), String> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let mut adapters = pollster::block_on(instance.enumerate_adapters(Backends::all()));
     adapters.retain(|adapter| adapter.get_info().backend != Backend::Noop);
-    adapters.sort_by_key(rank);
+    adapters.sort_by_key(|adapter| preference(&adapter.get_info()));
     let wanted = name.to_lowercase();
     let wanted = if wanted == "lavapipe" { "llvmpipe" } else { &wanted };
     let found = adapters.into_iter().find(|a| describe(&a.get_info()).to_lowercase().contains(wanted));
@@ -18,16 +18,4 @@ pub fn find(name: &str) -> Result<(wgpu::Instance, Adapter), String> {
         (None, "") => Err("there is no adapter; `cargo xtask bench` helps to install one".to_string()),
         (None, name) => Err(format!("there is no adapter whose name contains `{name}`")),
     }
-}
-
-fn rank(adapter: &Adapter) -> (u32, u32) {
-    let info = adapter.get_info();
-    let kind = match info.device_type {
-        DeviceType::DiscreteGpu => 0,
-        DeviceType::IntegratedGpu => 1,
-        DeviceType::VirtualGpu => 2,
-        _ if info.name.contains("llvmpipe") => 3,
-        _ => 4,
-    };
-    (kind, u32::from(info.backend == Backend::Gl))
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use patchfield::dispatch::{describe, preference};
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
 use patchfield::train::Schedule;
 use patchfield::{Context, Error, Requirements, wgpu};
@@ -27,7 +28,7 @@ struct Options {
     /// Where the results go.
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
-    /// Training steps [default: 250 on a CPU (two minutes on two cores), 4000 on a GPU].
+    /// Training steps [default: 750 on a CPU (about a minute on two cores), 4000 on a GPU].
     #[arg(long)]
     steps: Option<u64>,
     /// Pixels of each step [default: 16384 on a CPU, 262144 on a GPU].
@@ -48,6 +49,9 @@ struct Options {
     /// Seed of the initial values and of the order of pixels.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// An adapter by a part of its name or driver, as `inspect_adapter` lists them [default: the best].
+    #[arg(long)]
+    adapter: Option<String>,
     /// Steps between two checkpoints.
     #[arg(long, default_value_t = 200)]
     checkpoint_every: u64,
@@ -63,14 +67,17 @@ fn main() {
     }
 }
 
-fn device() -> Result<(Context, wgpu::AdapterInfo), String> {
+fn device(name: Option<&str>) -> Result<(Context, wgpu::AdapterInfo), String> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let options = wgpu::RequestAdapterOptions {
-        power_preference: wgpu::PowerPreference::HighPerformance,
-        ..Default::default()
-    };
-    let adapter = pollster::block_on(instance.request_adapter(&options))
-        .map_err(|e| format!("no GPU adapter ({e}); on Linux, `cargo xtask demo` installs a software one"))?;
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    adapters.sort_by_key(|adapter| preference(&adapter.get_info()));
+    let names: Vec<String> = adapters.iter().map(|adapter| describe(&adapter.get_info())).collect();
+    let wanted = name.unwrap_or_default().to_lowercase();
+    let found = names.iter().position(|name| name.to_lowercase().contains(&wanted));
+    let adapter = found.and_then(|i| adapters.into_iter().nth(i)).ok_or_else(|| match name {
+        Some(name) if !names.is_empty() => format!("--adapter {name}: none of {}", names.join("; ")),
+        _ => "no adapter; on Linux, `cargo xtask demo` installs a software one".into(),
+    })?;
     let descriptor = Requirements::for_adapter(&adapter).device_descriptor();
     let (device, queue) =
         pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
@@ -93,13 +100,13 @@ fn run(options: &Options) -> Result<(), String> {
         Colour::Linear => "decoded to linear light",
     };
     println!("input    {input}: {} x {}, {kind}, {space}", target.width, target.height);
-    let (context, info) = device()?;
-    let adapter = patchfield::dispatch::describe(&info);
+    let (context, info) = device(options.adapter.as_deref())?;
+    let adapter = describe(&info);
     println!("adapter  {adapter}");
     std::fs::create_dir_all(&options.out).map_err(|e| format!("{}: {e}", options.out.display()))?;
 
     let cpu = context.capabilities().cpu;
-    let steps = options.steps.unwrap_or(if cpu { 250 } else { 4000 });
+    let steps = options.steps.unwrap_or(if cpu { 750 } else { 4000 });
     let batch = options.batch.unwrap_or(if cpu { 1 << 14 } else { 1 << 18 });
     let config = RadialFieldConfig::for_picture(target.width, target.height, target.channels)
         .with_table(options.levels, options.log2_table);

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use kernels_tests::harness::adapter;
+use patchfield::dispatch::preference;
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
 use patchfield::train::{Checkpoint, Schedule};
 use patchfield::{Context, Error};
 
 fn context() -> Option<Context> {
-    // The same choice as in the demo: lavapipe before SwiftShader, which is much slower.
+    // The same choice as in the demo.
     let mut all = adapter::all();
-    all.sort_by_key(|a| a.name == "swiftshader");
+    all.sort_by_key(|a| preference(&a.info));
     let first = all.into_iter().next();
     assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
     if first.is_none() {

@@ -20,7 +20,7 @@ mod shader;
 mod timing;
 
 pub use buffer::{Access, Arg, BufferView};
-pub use capabilities::{Capabilities, Requirements, describe};
+pub use capabilities::{Capabilities, Requirements, describe, preference};
 pub use context::{Context, Scratch};
 pub use error::{Error, Result};
 pub use grid::Cost;
