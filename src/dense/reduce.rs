@@ -226,7 +226,7 @@ struct Chunks {
 
 /// Factor and shift of a division by `d` (`divide` in the shader).
 fn divisor(d: u32) -> [u32; 2] {
-    let shift = d.next_power_of_two().trailing_zeros();
+    let shift = u64::from(d).next_power_of_two().trailing_zeros();
     let factor = ((1u64 << 32) * ((1u64 << shift) - u64::from(d))) / u64::from(d) + 1;
     [factor as u32, shift]
 }
