@@ -21,7 +21,7 @@
 // Workgroup memory: `elements` none, `rows` 1,024 bytes, `row` 2,048.
 // Versions of `elements`: a tree over the workgroup for every 1,024 elements (15 % of copy bandwidth
 // on a CPU adapter, where barriers are dear); vec4s, no barrier, finiteness tested once an
-// invocation (80 to 87 %).
+// invocation (64 to 87 %).
 
 struct Params {
     first_group: u32,

@@ -21,9 +21,9 @@
 // Workgroup memory: 12 WORKGROUP bytes (rows).
 // Versions, as percents of copy bandwidth on a CPU adapter: one element at a time in loops (forward
 // 21 to 40, backward 10); straight-line runs of vec4s (along 80 to 100, columns 40 to 60); COLUMNS
-// neighbouring items an invocation, so that a long stretch of each row is read (sums by columns 60 to
-// 80); backward with products for divisions (40), then one look at the output for ITEMS items (sums
-// 70 to 90, where a fill reaches 72; norm 78; maximum 50 to 60).
+// neighbouring items an invocation, so that a long stretch of each row is read (sums by columns 56 to
+// 82); backward with products for divisions (40), then one look at the output for ITEMS items (sums
+// 57 to 98, where a fill reaches 72; norm 78 to 82; maximum 48 to 63).
 
 struct Params {
     first_group: u32,
