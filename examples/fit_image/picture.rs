@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, Rgba};
+use image::{DynamicImage, ImageBuffer, ImageDecoder as _, Luma, LumaA, Rgb, Rgba};
 use patchfield::models::Picture;
 
 /// In which space values are fitted and compared.
@@ -33,18 +33,27 @@ fn map_colour(picture: &mut Picture, f: impl Fn(f32) -> f32) {
     }
 }
 
+/// Bytes of a decoded picture; as f32 it takes up to four times as many.
+const LARGEST: u64 = 1 << 30;
+
 /// Reads a PNG or JPEG of 8 or 16 bits, grey, grey with alpha, RGB or RGBA.
 pub fn load(path: &Path, colour: Colour) -> Result<(Picture, String), String> {
     let refuse = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let mut reader = image::ImageReader::open(path)
         .and_then(image::ImageReader::with_guessed_format)
         .map_err(|e| refuse(&e))?;
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(4 << 30);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|e| refuse(&e))?;
+    // The decoder's own limits say neither the size nor the limit.
+    reader.no_limits();
+    let decoder = reader.into_decoder().map_err(|e| refuse(&e))?;
+    let (width, height) = decoder.dimensions();
+    if decoder.total_bytes() > LARGEST {
+        let limit = LARGEST >> 30;
+        return Err(refuse(&format!(
+            "{width} x {height} pixels, decoded, are over the limit of {limit} GiB"
+        )));
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| refuse(&e))?;
     let kind = format!("{:?}", image.color());
-    let (width, height) = (image.width(), image.height());
     let has_alpha = image.color().has_alpha();
     let (channels, data): (u32, Vec<f32>) = match (image.color().has_color(), has_alpha) {
         (false, false) => (1, scale(image.into_luma16().into_raw())),
@@ -81,7 +90,13 @@ pub fn save(picture: &Picture, colour: Colour, path: &Path) -> Result<(), String
         _ => ImageBuffer::<Rgba<u8>, _>::from_raw(w, h, bytes).map(DynamicImage::from),
     };
     let image = image.ok_or("the picture has the wrong number of values")?;
-    image.save(path).map_err(|e| format!("{}: {e}", path.display()))
+    // Into memory first: what a buffered writer cannot write when it is dropped, it does not tell.
+    let mut png = std::io::Cursor::new(Vec::new());
+    image
+        .write_to(&mut png, image::ImageFormat::Png)
+        .map_err(|e| e.to_string())
+        .and_then(|()| std::fs::write(path, png.into_inner()).map_err(|e| e.to_string()))
+        .map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// The absolute error, averaged over the channels, ten times as bright: black is exact, white is 0.1 or more.

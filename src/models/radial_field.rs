@@ -431,6 +431,9 @@ impl RadialField {
             layers: file.get(path, "layers")?,
             channels: file.get(path, "channels")?,
         };
+        // Before anything of the size that the metadata claims is allocated.
+        config.check()?;
+        file.tensor(path, "grid.table", &[grid.parameter_count()?])?;
         let field = Self::new(context, config, 0)?;
         for (name, tensor) in field.parameters()?.iter() {
             tensor.write(context, file.tensor(path, name, tensor.shape())?)?;

@@ -1,0 +1,600 @@
+//! Bad input of every kind: each is an error that names the argument and the numbers, and nothing is lost.
+//! One table for kernels, one for files, one for the demo as a stranger runs it.
+//!
+//! (NaN among the pixels of a fit, and what `fit` refuses: `training.rs`.) Runs on the best adapter that
+//! there is; without one it is a loud skip, and a failure when `PATCHFIELD_REQUIRE_GPU=1`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use kernels_tests::harness::adapter;
+use patchfield::dense::*;
+use patchfield::dispatch::{Arg, Capabilities, Plan, Readback, Requirements, describe, preference};
+use patchfield::models::{RadialField, RadialFieldConfig};
+use patchfield::radial::*;
+use patchfield::train::Checkpoint;
+use patchfield::{BufferView, Context, Error, Kernel, Result};
+use serde_json::{Value, json};
+
+fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
+    let mut adapters = pollster::block_on(adapter::instance().enumerate_adapters(wgpu::Backends::all()));
+    adapters.retain(|a| a.get_info().backend != wgpu::Backend::Noop);
+    adapters.sort_by_key(|a| preference(&a.get_info()));
+    let Some(adapter) = adapters.first() else {
+        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
+        eprintln!("LOUD SKIP: no adapter");
+        return None;
+    };
+    eprintln!("on {}", describe(&adapter.get_info()));
+    let descriptor = Requirements::for_adapter(adapter).device_descriptor();
+    Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
+}
+
+fn relu(count: u32) -> ActivationConfig {
+    ActivationConfig { activation: Activation::Relu, count, variant: None }
+}
+
+fn forward<'a>(x: &'a wgpu::Buffer, y: &'a wgpu::Buffer) -> ActivationForwardArgs<'a> {
+    ActivationForwardArgs { x: BufferView::new(x), y: BufferView::new(y) }
+}
+
+/// The error of a row and the words that must be in it.
+fn check(row: &str, error: Error, fits: fn(&Error) -> bool, says: &[&str]) {
+    let text = error.to_string();
+    assert!(fits(&error), "{row}: {error:?}");
+    for word in says {
+        assert!(text.contains(word), "{row}: `{word}` is not in: {text}");
+    }
+}
+
+/// Sizes that a configuration can be wrong in: refused by the plan, which needs no device.
+#[test]
+fn sizes() {
+    type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
+    const BIG: u32 = 1 << 20;
+    let zero: [Row; 11] = [
+        ("activation", |c| ActivationForward::plan(&relu(0), c), &["`count` = 0"]),
+        (
+            "matmul m",
+            |c| Matmul::plan(&MatmulConfig { m: 0, n: 1, k: 1, ..Default::default() }, c),
+            &["`m` = 0"],
+        ),
+        (
+            "matmul k",
+            |c| Matmul::plan(&MatmulConfig { m: 1, n: 1, k: 0, ..Default::default() }, c),
+            &["`k` = 0"],
+        ),
+        (
+            "gather",
+            |c| Gather::plan(&GatherConfig { rows: 0, n: 1, width: 1, variant: None }, c),
+            &["`rows` = 0"],
+        ),
+        (
+            "gather width",
+            |c| Gather::plan(&GatherConfig { rows: 1, n: 1, width: 0, variant: None }, c),
+            &["`width` = 0"],
+        ),
+        ("sort", |c| Sort::plan(&sort(0), c), &["`count` = 0"]),
+        ("clip", |c| Clip::plan(&ClipConfig { counts: vec![4, 0], max_norm: 1.0 }, c), &["0"]),
+        (
+            "grid",
+            |c| GridEncodingForward::plan(&GridEncodingConfig { points: 0, ..Default::default() }, c),
+            &["`points` = 0"],
+        ),
+        (
+            "grid levels",
+            |c| GridEncodingForward::plan(&GridEncodingConfig { levels: 0, ..Default::default() }, c),
+            &["`levels` = 0"],
+        ),
+        (
+            "mlp",
+            |c| FusedMlpForward::plan(&FusedMlpConfig { points: 0, ..Default::default() }, c),
+            &["`points` = 0"],
+        ),
+        (
+            "sine",
+            |c| {
+                let activation = Activation::Sine { frequency: f32::NAN };
+                ActivationForward::plan(&ActivationConfig { activation, ..relu(4) }, c)
+            },
+            &["frequency", "NaN"],
+        ),
+    ];
+    for (row, plan, says) in zero {
+        let error = plan(&Capabilities::baseline()).map(|_| ()).expect_err(row);
+        check(row, error, |e| matches!(e, Error::Config { .. } | Error::Shape { .. }), says);
+    }
+    let large: [Row; 4] = [
+        (
+            "matmul",
+            |c| Matmul::plan(&MatmulConfig { m: BIG, n: BIG, k: 1, ..Default::default() }, c),
+            &["1099511627776 elements"],
+        ),
+        (
+            "gather",
+            |c| Gather::plan(&GatherConfig { rows: 1, n: BIG, width: BIG, variant: None }, c),
+            &["1099511627776 elements"],
+        ),
+        (
+            "grid",
+            |c| GridEncodingForward::plan(&GridEncodingConfig { points: u32::MAX, ..Default::default() }, c),
+            &["elements", "below 2^32"],
+        ),
+        (
+            "mlp",
+            |c| FusedMlpForward::plan(&FusedMlpConfig { points: u32::MAX, ..Default::default() }, c),
+            &["elements", "below 2^32"],
+        ),
+    ];
+    for (row, plan, says) in large {
+        let error = plan(&Capabilities::baseline()).map(|_| ()).expect_err(row);
+        check(row, error, |e| matches!(e, Error::IndexOverflow { .. }), says);
+    }
+    // A variant that the device cannot run, or the size cannot.
+    let half = MatmulConfig { m: 8, n: 8, k: 8, half: true, ..Default::default() };
+    let error = Matmul::plan(&half, &Capabilities::baseline()).unwrap_err();
+    check("f16", error, |e| matches!(e, Error::FeatureMissing { .. }), &["SHADER_F16"]);
+    let odd = ActivationConfig { variant: Some(ActivationVariant::Vec4), ..relu(5) };
+    let error = ActivationForward::plan(&odd, &Capabilities::baseline()).unwrap_err();
+    check("vec4 of 5", error, |e| matches!(e, Error::Config { .. }), &["variant"]);
+    // The largest count that indices can hold is none of these.
+    assert!(ActivationForward::plan(&relu(u32::MAX), &Capabilities::baseline()).is_ok());
+}
+
+fn sort(count: u32) -> SortConfig {
+    SortConfig {
+        key: SortKey::U32,
+        count,
+        payload: SortPayload::Indices,
+        descending: false,
+        bits: 32,
+        variant: None,
+    }
+}
+
+/// After each error the same encoder takes a good record, finishes and submits; the host's handler
+/// of errors hears nothing.
+#[test]
+fn buffers() {
+    let Some((device, queue)) = device() else { return };
+    let context = Context::new(&device, &queue);
+    let reported = Arc::new(AtomicU32::new(0));
+    let counter = reported.clone();
+    device.on_uncaptured_error(Arc::new(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }));
+    let x = context.create_storage_with("x", &[-1.0f32; 256]).unwrap();
+    let y = context.create_storage("y", 1024).unwrap();
+    let long = context.create_storage("long", 4096).unwrap();
+    let plain = context.create_buffer("plain", 1024, wgpu::BufferUsages::COPY_DST).unwrap();
+    let kernel = ActivationForward::new(&context, relu(256)).unwrap();
+    let to = |y| ActivationForwardArgs { x: BufferView::new(&x), y };
+    let view = |offset, size| BufferView::range(&y, offset, size);
+    type Fits = fn(&Error) -> bool;
+    let rows: [(&str, ActivationForwardArgs<'_>, Fits, &[&str]); 7] = [
+        (
+            "read and written",
+            forward(&x, &x),
+            |e| matches!(e, Error::Aliased { .. }),
+            &["`x`", "`y`", "separate"],
+        ),
+        ("usage", forward(&plain, &y), |e| matches!(e, Error::UsageMissing { .. }), &["`x`", "STORAGE"]),
+        ("short", to(view(0, 1020)), |e| matches!(e, Error::BufferTooSmall { .. }), &["`y`", "1020", "1024"]),
+        (
+            "past the end",
+            to(view(256, 1024)),
+            |e| matches!(e, Error::OutOfBounds { .. }),
+            &["`y`", "256", "1024"],
+        ),
+        (
+            "offset overflows",
+            to(view(u64::MAX - 3, 1024)),
+            |e| matches!(e, Error::OutOfBounds { .. }),
+            &["`y`"],
+        ),
+        (
+            "offset of 4",
+            to(BufferView::range(&long, 4, 1024)),
+            |e| matches!(e, Error::Misaligned { .. }),
+            &["`y`", "offset 4"],
+        ),
+        ("size of 1023", to(BufferView::range(&long, 0, 1023)), |_| true, &["`y`", "1023"]),
+    ];
+    for (row, args, fits, says) in rows {
+        let mut encoder = device.create_command_encoder(&Default::default());
+        check(row, kernel.record(&mut encoder, &args).expect_err(row), fits, says);
+        kernel.record(&mut encoder, &forward(&x, &y)).unwrap();
+        let readback = Readback::record(&context, &mut encoder, BufferView::new(&y)).unwrap();
+        queue.submit([encoder.finish()]);
+        assert_eq!(readback.wait(Duration::from_secs(60)).unwrap(), vec![0; 1024], "{row}");
+    }
+    // A shader that the device refuses.
+    let recording = kernel.prepare(&forward(&x, &y)).unwrap();
+    let launch = recording.dispatches()[0].launch();
+    let broken = launch.shader().source().replace("activate(x[i]", "activated(x[i]");
+    let broken = Box::leak(Box::new(launch.shader().with_source("test/refused", broken.leak())));
+    let args = [&x, &y].map(|buffer| Arg::words("x", BufferView::new(buffer), 256));
+    let error = context.bind(&launch.with_shader(broken), &args).map(|_| ()).unwrap_err();
+    check("refused", error, |e| matches!(e, Error::Shader { .. }), &["test/refused", "activated"]);
+    // More memory than the device offers.
+    let error = context.create_storage("huge", 1 << 50).unwrap_err();
+    check(
+        "huge",
+        error,
+        |e| matches!(e, Error::LimitExceeded { .. }),
+        &["huge needs max_", "1125899906842624"],
+    );
+    assert_eq!(reported.load(Ordering::Relaxed), 0, "an error reached the host's handler");
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_the_callbacks_stay_the_hosts() {
+    let Some((device, queue)) = device() else { return };
+    let context = Context::new(&device, &queue);
+    let told = Arc::new(AtomicU32::new(0));
+    let (counter, for_context) = (told.clone(), context.clone());
+    device.set_device_lost_callback(move |_, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        for_context.mark_lost();
+    });
+    let x = context.create_storage_with("x", &[1.0f32; 64]).unwrap();
+    let y = context.create_storage("y", 256).unwrap();
+    let kernel = ActivationForward::new(&context, relu(64)).unwrap();
+    // During: recorded and submitted, then lost before the result is read.
+    let mut encoder = device.create_command_encoder(&Default::default());
+    kernel.record(&mut encoder, &forward(&x, &y)).unwrap();
+    let readback = Readback::record(&context, &mut encoder, BufferView::new(&y)).unwrap();
+    device.destroy();
+    queue.submit([encoder.finish()]);
+    assert_eq!(readback.wait(Duration::from_secs(10)), Err(Error::DeviceLost));
+    let _ = device.poll(wgpu::PollType::Poll);
+    // After: every call says so.
+    assert_eq!(kernel.prepare(&forward(&x, &y)).unwrap_err(), Error::DeviceLost);
+    assert_eq!(context.create_storage("z", 4).unwrap_err(), Error::DeviceLost);
+    assert_eq!(told.load(Ordering::Relaxed), 1, "the host's callback was not called");
+    // Before: a context on a lost device refuses from the start once it is told.
+    let late = Context::new(&device, &queue);
+    late.mark_lost();
+    assert_eq!(late.create_storage("z", 4).unwrap_err(), Error::DeviceLost);
+}
+
+/// A folder of its own that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("patchfield-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A safetensors file with another header.
+fn edited(whole: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&whole[8..8 + length]).unwrap();
+    edit(&mut header);
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &whole[8 + length..]].concat()
+}
+
+#[test]
+fn model_files() {
+    let Some((device, queue)) = device() else { return };
+    let context = Context::new(&device, &queue);
+    let folder = Folder::new("models");
+    let config = RadialFieldConfig::for_picture(16, 16, 3).with_table(2, 6);
+    let path = folder.0.join("good.safetensors");
+    RadialField::new(&context, config, 1).unwrap().save(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    RadialField::load(&context, &path).unwrap();
+    let metadata = |key: &'static str, value: &'static str| {
+        edited(&whole, move |h| h["__metadata__"][key] = json!(value))
+    };
+    let nan = {
+        let mut bytes = whole.clone();
+        let at = bytes.len() - 4;
+        bytes[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        bytes
+    };
+    let length = |n: u64| [&n.to_le_bytes(), &whole[8..]].concat();
+    let rows: Vec<(&str, Vec<u8>, &[&str])> = vec![
+        ("empty", vec![], &["not a whole safetensors file"]),
+        ("half a length", whole[..4].to_vec(), &["not a whole safetensors file"]),
+        ("truncated header", whole[..40].to_vec(), &["not a whole safetensors file"]),
+        ("truncated data", whole[..whole.len() - 1].to_vec(), &["not a whole safetensors file"]),
+        ("more data", [&whole[..], &[0; 4]].concat(), &["not a whole safetensors file"]),
+        ("length of the header 2^64 - 1", length(u64::MAX), &["not a whole safetensors file"]),
+        ("length of the header 2^40", length(1 << 40), &["not a whole safetensors file"]),
+        ("not JSON", [&8u64.to_le_bytes()[..], b"{\"a\": 1,"].concat(), &["not a whole safetensors file"]),
+        ("a picture", b"\x89PNG\r\n\x1a\n0000000000".to_vec(), &["not a whole safetensors file"]),
+        (
+            "overlapping tensors",
+            edited(&whole, |h| {
+                h["network.weights"]["data_offsets"][0] = json!(0);
+            }),
+            &["not a whole safetensors file"],
+        ),
+        (
+            "past the end",
+            edited(&whole, |h| {
+                h["network.weights"]["data_offsets"][1] = json!(1u64 << 60);
+            }),
+            &["not a whole safetensors file"],
+        ),
+        (
+            "shape that overflows",
+            edited(&whole, |h| {
+                h["network.weights"]["shape"] = json!([1u64 << 40, 1u64 << 40]);
+            }),
+            &["not a whole safetensors file"],
+        ),
+        (
+            "another type",
+            edited(&whole, |h| h["network.weights"]["dtype"] = json!("I32")),
+            &["`network.weights`", "I32"],
+        ),
+        (
+            "another shape",
+            edited(&whole, |h| {
+                let n = h["grid.table"]["shape"][0].as_u64().unwrap();
+                h["grid.table"]["shape"] = json!([2, n / 2]);
+            }),
+            &["`grid.table`", "[2, "],
+        ),
+        (
+            "another name",
+            edited(&whole, |h| {
+                let tensor = h["grid.table"].take();
+                h.as_object_mut().unwrap().remove("grid.table");
+                h["grid.tables"] = tensor;
+            }),
+            &["no tensor `grid.table`"],
+        ),
+        ("not finite", nan, &["NaN at ["]),
+        (
+            "no metadata",
+            edited(&whole, |h| {
+                h.as_object_mut().unwrap().remove("__metadata__");
+            }),
+            &["no `levels`"],
+        ),
+        ("levels that are no number", metadata("levels", "many"), &["`levels` = \"many\""]),
+        ("levels below 0", metadata("levels", "-1"), &["`levels` = \"-1\""]),
+        ("too many levels", metadata("levels", "4000000000"), &["`levels` = 4000000000"]),
+        ("a table of 2^24", metadata("log2_table_size", "24"), &["grid"]),
+        ("growth that is not a number", metadata("growth", "NaN"), &["`growth` = NaN"]),
+        ("no channel", metadata("channels", "0"), &["`channels` = 0"]),
+        ("odd width", metadata("width", "17"), &["`width` = 17"]),
+    ];
+    for (row, bytes, says) in rows {
+        let path = folder.file("bad.safetensors", &bytes);
+        let error = RadialField::load(&context, &path).map(|_| ()).expect_err(row);
+        let named = matches!(&error, Error::Checkpoint { path: p, .. } if *p == path);
+        assert!(
+            named || matches!(error, Error::Config { .. } | Error::IndexOverflow { .. }),
+            "{row}: {error:?}"
+        );
+        check(row, error, |_| true, says);
+    }
+    let missing = RadialField::load(&context, &folder.0.join("none.safetensors")).map(|_| ()).unwrap_err();
+    check(
+        "missing",
+        missing,
+        |e| matches!(e, Error::Checkpoint { .. }),
+        &["none.safetensors", "cannot be read"],
+    );
+}
+
+/// A device file that is always full stands for the disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_keeps_the_old_checkpoint() {
+    let folder = Folder::new("full");
+    let path = folder.0.join("kept.safetensors");
+    let mut old = Checkpoint::new();
+    old.insert("a", &[4], vec![1.0; 4]);
+    old.save(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.0.join("kept.safetensors.partial")).unwrap();
+    let mut new = Checkpoint::new();
+    new.insert("a", &[4], vec![2.0; 4]);
+    let error = new.save(&path).unwrap_err();
+    check("full", error, |e| matches!(e, Error::Checkpoint { .. }), &["kept.safetensors", "No space left"]);
+    assert_eq!(Checkpoint::load(&path).unwrap(), old);
+    // With space again, the next one is written.
+    new.save(&path).unwrap();
+    assert_eq!(Checkpoint::load(&path).unwrap(), new);
+}
+
+/// The demo, as cargo builds it beside the tests.
+fn demo() -> Option<PathBuf> {
+    let deps = std::env::current_exe().unwrap();
+    let folder = deps.ancestors().nth(2).unwrap().join("examples");
+    let path = folder.join(format!("fit_image{}", std::env::consts::EXE_SUFFIX));
+    if path.exists() {
+        return device().map(|_| path);
+    }
+    assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "{} is not built", path.display());
+    eprintln!("LOUD SKIP: {} is not built", path.display());
+    None
+}
+
+fn run(demo: &Path, folder: &Folder, image: &Path, options: &str) -> Output {
+    // In the folder: its report goes to target/report below.
+    Command::new(demo)
+        .current_dir(&folder.0)
+        .arg(image)
+        .args(["--out", "out", "--batch", "256", "--levels", "4", "--log2-table", "8"])
+        .args(options.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let pixel = |x, y| image::Rgb([(x * 16) as u8, (y * 16) as u8, (x * y) as u8]);
+    let mut out = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(width, height, pixel).write_to(&mut out, image::ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+/// A PNG that claims a size; the checksum of its header is right.
+fn claims(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = png(1, 1);
+    bytes[16..20].copy_from_slice(&width.to_be_bytes());
+    bytes[20..24].copy_from_slice(&height.to_be_bytes());
+    let mut crc = u32::MAX;
+    for &byte in &bytes[12..29] {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+        }
+    }
+    bytes[29..33].copy_from_slice(&(!crc).to_be_bytes());
+    bytes
+}
+
+#[test]
+fn pictures() {
+    let Some(demo) = demo() else { return };
+    let folder = Folder::new("pictures");
+    let good = png(16, 16);
+    let rows: Vec<(&str, Vec<u8>, &[&str])> = vec![
+        ("empty.png", vec![], &["empty.png"]),
+        ("text.png", b"This is not a picture, whatever its name says.".to_vec(), &["text.png"]),
+        ("truncated.png", good[..good.len() / 2].to_vec(), &["truncated.png"]),
+        ("huge.png", claims(100_000, 100_000), &["huge.png", "100000 x 100000", "1 gib"]),
+        ("no-pixel.png", claims(0, 5), &["no-pixel.png"]),
+        ("sizes.png", claims(u32::MAX, u32::MAX), &["sizes.png"]),
+    ];
+    for (name, bytes, says) in rows {
+        let path = folder.file(name, &bytes);
+        let output = run(&demo, &folder, &path, "--steps 10");
+        let text = said(&output);
+        eprintln!("{name}: {text}");
+        assert_eq!(output.status.code(), Some(1), "{name}: {text}");
+        assert!(text.starts_with("error: ") && !text.contains("panicked"), "{name}: {text}");
+        for word in says {
+            assert!(text.to_lowercase().contains(word), "{name}: `{word}` is not in: {text}");
+        }
+    }
+    let output = run(&demo, &folder, &folder.0.join("none.png"), "");
+    assert!(said(&output).contains("none.png"), "{}", said(&output));
+    // A folder for results that cannot be made, and an adapter that is not there.
+    let image = folder.file("good.png", &good);
+    for (options, word) in [
+        ("--out good.png/out", "good.png"),
+        ("--adapter there-is-none", "--adapter"),
+        ("--resume", "checkpoint.safetensors"),
+    ] {
+        let output =
+            Command::new(&demo).current_dir(&folder.0).arg(&image).args(options.split(' ')).output().unwrap();
+        let text = said(&output);
+        eprintln!("{options}: {text}");
+        assert!(
+            output.status.code() == Some(1) && text.starts_with("error: ") && text.contains(word),
+            "{options}: {text}"
+        );
+    }
+    // One pixel is a picture.
+    let image = folder.file("pixel.png", &png(1, 1));
+    let output = run(&demo, &folder, &image, "--steps 10");
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn the_demo_loses_nothing() {
+    let Some(demo) = demo() else { return };
+    let folder = Folder::new("demo");
+    let image = folder.file("good.png", &png(16, 16));
+    let checkpoint = folder.0.join("out/checkpoint.safetensors");
+    let succeed = |options: &str| {
+        let output = run(&demo, &folder, &image, options);
+        assert!(output.status.success(), "{options}: {}", said(&output));
+    };
+    succeed("--steps 20");
+    let kept = std::fs::read(&checkpoint).unwrap();
+    // A rate at which the loss is no number after a few steps: the checkpoint is the good one.
+    let output = run(&demo, &folder, &image, "--steps 60 --resume --learning-rate 1e30 --checkpoint-every 1");
+    let text = said(&output);
+    assert!(output.status.code() == Some(1) && text.contains("not finite at step"), "{text}");
+    assert!(text.contains("checkpoint.safetensors") && text.contains("learning rate"), "{text}");
+    assert!(Checkpoint::load(&checkpoint).unwrap().is_finite());
+    // A full disk, while the fit goes on from there.
+    #[cfg(target_os = "linux")]
+    {
+        std::fs::write(&checkpoint, &kept).unwrap();
+        let partial = folder.0.join("out/checkpoint.safetensors.partial");
+        std::os::unix::fs::symlink("/dev/full", &partial).unwrap();
+        let output = run(&demo, &folder, &image, "--steps 40 --resume");
+        let text = said(&output);
+        assert!(output.status.code() == Some(1) && text.contains("No space left"), "{text}");
+        assert_eq!(std::fs::read(&checkpoint).unwrap(), kept);
+        let picture = folder.0.join("out/fitted.png");
+        std::fs::remove_file(&picture).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &picture).unwrap();
+        let output = run(&demo, &folder, &image, "--steps 40 --resume");
+        let text = said(&output);
+        assert!(output.status.code() == Some(1) && text.contains("fitted.png"), "{text}");
+        assert!(text.contains("No space left"), "{text}");
+        std::fs::remove_file(&picture).unwrap();
+    }
+    succeed("--steps 40 --resume");
+}
+
+/// Interrupted once it has a checkpoint, and resumed: the same model as without the interruption.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_demo_goes_on() {
+    let Some(demo) = demo() else { return };
+    let image = png(16, 16);
+    let (whole, parts) = (Folder::new("whole"), Folder::new("parts"));
+    let [image_of_whole, image_of_parts] = [&whole, &parts].map(|folder| folder.file("good.png", &image));
+    let options = "--steps 800 --checkpoint-every 20";
+    assert!(run(&demo, &whole, &image_of_whole, options).status.success());
+    let child = Command::new(&demo)
+        .current_dir(&parts.0)
+        .arg(&image_of_parts)
+        .args(["--out", "out", "--batch", "256", "--levels", "4", "--log2-table", "8"])
+        .args(options.split_whitespace())
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = parts.0.join("out/checkpoint.safetensors");
+    let started = Instant::now();
+    while !checkpoint.exists() {
+        assert!(started.elapsed() < Duration::from_secs(120), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = said(&output);
+    eprintln!("{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("cancelled at step") && text.contains("--resume"), "{text}");
+    assert!(!parts.0.join("out/model.safetensors").exists());
+    let output = run(&demo, &parts, &image_of_parts, &format!("{options} --resume"));
+    assert!(output.status.success(), "{}", said(&output));
+    let model = |folder: &Folder| Checkpoint::load(&folder.0.join("out/model.safetensors")).unwrap();
+    assert!(model(&whole) == model(&parts), "an interrupted and resumed fit differs");
+}
