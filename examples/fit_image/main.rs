@@ -137,7 +137,13 @@ fn fit_with_bar(
 ) -> Result<Vec<(u64, f64)>, String> {
     let stop = Arc::new(AtomicBool::new(false));
     let handler = stop.clone();
-    ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed)).map_err(|e| e.to_string())?;
+    // The first Ctrl-C ends the fit; a second one, or one after the fit, the program.
+    ctrlc::set_handler(move || {
+        if handler.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .map_err(|e| e.to_string())?;
     let bar = ProgressBar::new(fit.steps);
     if let Ok(style) = ProgressStyle::with_template("{bar:36} {pos}/{len}  {msg}  {eta} left") {
         bar.set_style(style);
@@ -150,6 +156,7 @@ fn fit_with_bar(
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish();
+    stop.store(true, Ordering::Relaxed);
     match result {
         Ok(()) => Ok(curve),
         Err(error @ Error::Cancelled { .. }) => {

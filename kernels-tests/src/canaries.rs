@@ -208,6 +208,41 @@ pub const CANARIES: &[Canary] = &[
         find: "if k % SPAN == 0u && left >= SPAN {",
         replace: "if k % SPAN == 0u && left + 1u >= SPAN {",
     },
+    Canary {
+        bug: "the other moment's decay",
+        kernel: "dense/optimizer",
+        shader: "dense/optimizer::adam",
+        find: "params.one_minus_beta1 * g;",
+        replace: "params.one_minus_beta2 * g;",
+    },
+    Canary {
+        bug: "epsilon inside the root",
+        kernel: "dense/optimizer",
+        shader: "dense/optimizer::rmsprop",
+        find: "g / (sqrt(v) + params.epsilon)",
+        replace: "g / sqrt(v + params.epsilon)",
+    },
+    Canary {
+        bug: "one buffer's partial sums over another's",
+        kernel: "dense/norm",
+        shader: "dense/norm::squares",
+        find: "partial_sum[params.offset + group",
+        replace: "partial_sum[group",
+    },
+    Canary {
+        bug: "pairs made of the wrong words",
+        kernel: "dense/random",
+        shader: "dense/random::fill",
+        find: "normal_pair(w.x, w.y), normal_pair(w.z, w.w)",
+        replace: "normal_pair(w.x, w.z), normal_pair(w.y, w.w)",
+    },
+    Canary {
+        bug: "keys shared by neighbouring rows",
+        kernel: "dense/random",
+        shader: "dense/random::permutation",
+        find: "let block = 0x80000000u + 2u * row;",
+        replace: "let block = 0x80000000u + row;",
+    },
 ];
 
 /// Races show best where subgroups are small.
@@ -240,7 +275,8 @@ pub fn plant(context: &Context, cases: &[Case], canary: &Canary) -> Result<Strin
 struct Planted<'a> {
     canary: &'a Canary,
     replace: &'static str,
-    shader: RefCell<HashMap<&'static str, &'static Shader>>,
+    /// By address: variants of one entry point differ in their bindings.
+    shader: RefCell<HashMap<*const Shader, &'static Shader>>,
     touched: Cell<bool>,
     /// What keeps the bug from running at all.
     error: RefCell<Option<String>>,
@@ -259,7 +295,7 @@ impl<'a> Planted<'a> {
             return None;
         }
         let mut known = self.shader.borrow_mut();
-        Some(known.entry(original.name()).or_insert_with(|| {
+        Some(known.entry(std::ptr::from_ref(original)).or_insert_with(|| {
             // Shaders live as long as the program: a canary leaks its own two.
             let name = format!("{} with {bug}: {}", original.name(), self.replace);
             let source = original.source().replace(find, self.replace);

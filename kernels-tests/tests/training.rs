@@ -132,7 +132,37 @@ fn a_loss_that_is_not_finite_ends_the_fit_and_keeps_the_checkpoint() {
     assert!(matches!(error, Error::NonFinite { what: "loss", .. }), "{error}");
     assert!(error.to_string().contains("last good checkpoint"), "{error}");
     assert!(kept == Checkpoint::load(&path(&good)).unwrap());
+    // The same field, now full of NaN, goes on from the checkpoint, as one that saw no NaN does.
+    field.fit(&picture(), &more, &mut quiet()).unwrap();
+    let whole = fit("no-nan", 40);
+    self::field(&context).fit(&picture(), &whole, &mut quiet()).unwrap();
+    assert!(Checkpoint::load(&path(&whole)).unwrap() == Checkpoint::load(&path(&good)).unwrap());
     std::fs::remove_file(path(&good)).unwrap();
+    std::fs::remove_file(path(&whole)).unwrap();
+}
+
+#[test]
+fn a_device_lost_during_a_fit_leaves_a_checkpoint_for_the_next() {
+    let (Some(context), Some(lost)) = (context(), context()) else { return };
+    let mut first = fit("lost", 40);
+    first.checkpoint = Some((path(&first), 10));
+    // Nobody tells the context: it finds out by itself.
+    let result = field(&lost).fit(&picture(), &first, &mut |p| {
+        if p.step == 25 {
+            lost.device().destroy();
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(result, Err(Error::DeviceLost));
+    let step: u64 = Checkpoint::load(&path(&first)).unwrap().get(&path(&first), "step").unwrap();
+    assert_eq!(step, 20);
+    let more = FitConfig { resume: true, ..first.clone() };
+    field(&context).fit(&picture(), &more, &mut quiet()).unwrap();
+    let whole = fit("never-lost", 40);
+    field(&context).fit(&picture(), &whole, &mut quiet()).unwrap();
+    assert!(Checkpoint::load(&path(&whole)).unwrap() == Checkpoint::load(&path(&first)).unwrap());
+    std::fs::remove_file(path(&first)).unwrap();
+    std::fs::remove_file(path(&whole)).unwrap();
 }
 
 #[test]

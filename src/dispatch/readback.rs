@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use super::buffer::BufferView;
 use super::context::Context;
 use super::error::{Error, Result};
+use super::scope;
 
 #[derive(Debug, Default)]
 struct State {
@@ -52,6 +53,17 @@ impl Readback {
             size,
             wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         )?;
+        // On a lost device wgpu makes buffers that are invalid and says nothing, until the submit maps
+        // them and the host's handler of errors hears of it. Mapping it here tells first, also where nobody
+        // told the context of the loss.
+        let valid = scope::checked(context.device(), || {
+            staging.map_async(wgpu::MapMode::Read, .., |_| {});
+            staging.unmap();
+        });
+        if valid.is_err() {
+            context.mark_lost();
+            return Err(Error::DeviceLost);
+        }
         let state = Arc::new(Mutex::new(State::default()));
         if size > 0 {
             encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, Some(size));
