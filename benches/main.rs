@@ -3,6 +3,7 @@
 //! `cargo bench -- [FILTER] [--adapter NAME] [--quick] [--peers]`
 
 mod args;
+mod attention;
 mod dense;
 mod harness;
 mod radial;
@@ -53,7 +54,7 @@ fn run(args: &args::Args) -> std::result::Result<(), String> {
     let mut bench = Bench::new(&context, args.quick).map_err(|e| e.to_string())?;
     println!("clock: {}", bench.clock());
     println!("ceilings, measured again beside every sample below:\n{}", bench.ceilings());
-    for (kernel, entry) in dense::KERNELS.iter().chain(radial::KERNELS) {
+    for (kernel, entry) in [dense::KERNELS, attention::KERNELS, radial::KERNELS].concat() {
         if !kernel.contains(&args.filter) {
             continue;
         }

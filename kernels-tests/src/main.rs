@@ -44,7 +44,7 @@ fn run_cases(args: &Args, cases: &[Case]) -> bool {
     // A filter by kernel runs its canaries too; a filter by case would hide what they need.
     let canary_cases: Vec<_> = if args.no_canaries { Vec::new() } else { kernels_tests::cases() };
     if let Some(adapter) = canaries::best_adapter(&adapters) {
-        for canary in canaries::CANARIES.iter().filter(|c| c.kernel.contains(&args.filter)) {
+        for canary in canaries::all().iter().filter(|c| c.kernel.contains(&args.filter)) {
             if args.no_canaries {
                 break;
             }

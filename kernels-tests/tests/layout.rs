@@ -33,12 +33,13 @@ fn flat(text: &str, name: &str) -> Option<Vec<(String, String)>> {
 fn params_have_the_same_fields_on_both_sides() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let (mut compared, mut faults) = (0, Vec::new());
-    for family in ["dense", "radial"] {
-        let sources: Vec<_> = std::fs::read_dir(root.join("src").join(family))
+    let families = std::fs::read_dir(root.join("shaders")).unwrap().map(|entry| entry.unwrap().file_name());
+    for family in families.map(|name| name.into_string().unwrap()).filter(|name| name != "common") {
+        let sources: Vec<_> = std::fs::read_dir(root.join("src").join(&family))
             .unwrap()
             .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
             .collect();
-        for entry in std::fs::read_dir(root.join("shaders").join(family)).unwrap() {
+        for entry in std::fs::read_dir(root.join("shaders").join(&family)).unwrap() {
             let path = entry.unwrap().path();
             let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
             let shader = std::fs::read_to_string(&path).unwrap();

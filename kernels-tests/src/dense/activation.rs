@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::dense::activation::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 /// `(a(x), a'(x))` in f64.
@@ -79,6 +80,94 @@ fn inputs(activation: Activation, n: usize, random: &mut Random) -> Vec<f32> {
     }
     x
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the neighbour's element",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward",
+        find: "activate(x[i],",
+        replace: "activate(x[min(i + 1u, params.count - 1u)],",
+    },
+    Canary {
+        bug: "one NaN",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward",
+        find: "y[i] = activate(x[i], params.parameter);",
+        replace: "y[i] = select(activate(x[i], params.parameter), bitcast<f32>(0x7fc00000u + params.first_group), i == 50u);",
+    },
+    Canary {
+        bug: "one element never written",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward",
+        find: "if i < params.count {",
+        replace: "if i < params.count && i != 40u {",
+    },
+    Canary {
+        bug: "the last element left out",
+        kernel: "dense/activation",
+        shader: "dense/activation::backward_vec4",
+        find: "if i < params.count {",
+        replace: "if i + 1u < params.count {",
+    },
+    Canary {
+        bug: "2^x for e^x",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward",
+        find: "activate(x[i],",
+        replace: "activate(0.6931472 * x[i],",
+    },
+    Canary {
+        bug: "a dropped gradient",
+        kernel: "dense/activation",
+        shader: "dense/activation::backward",
+        find: "dx[i] = dy[i] * activate",
+        replace: "dx[i] = activate",
+    },
+    Canary {
+        bug: "two inputs swapped",
+        kernel: "dense/activation",
+        shader: "dense/activation::backward",
+        find: "dx[i] = dy[i] * activate_derivative(x[i],",
+        replace: "dx[i] = x[i] * activate_derivative(dy[i],",
+    },
+    Canary {
+        bug: "two lanes swapped",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward_vec4",
+        find: "activate(v.z, p), activate(v.w, p)",
+        replace: "activate(v.w, p), activate(v.z, p)",
+    },
+    Canary {
+        bug: "the second row of the grid forgotten",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward",
+        find: "linear_group(params.first_group, id, n)",
+        replace: "(params.first_group + id.x)",
+    },
+    Canary {
+        bug: "added to what was there",
+        kernel: "dense/activation",
+        shader: "dense/activation::backward",
+        find: "dx[i] = dy[i]",
+        replace: "dx[i] += dy[i]",
+    },
+    Canary {
+        bug: "twelve bits of precision lost",
+        kernel: "dense/activation",
+        shader: "dense/activation::forward",
+        find: "activate(x[i], params.parameter)",
+        replace: "bitcast<f32>(bitcast<u32>(activate(x[i], params.parameter)) & 0xfffff000u)",
+    },
+    Canary {
+        bug: "a wrong sign",
+        kernel: "dense/activation",
+        shader: "dense/activation::backward_vec4",
+        find: "activate_derivative(v.w, p)",
+        replace: "activate_derivative(-v.w, p)",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

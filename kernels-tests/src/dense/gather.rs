@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::dense::gather::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 const KERNEL: &str = "dense/gather";
@@ -102,6 +103,15 @@ fn scatter_case(shape: Shape, kind: Index, variant: Option<GatherVariant>, rando
     let expected = Expected::near(&dx, walk.min(f64::from(n)) + 1.0, 1e-37);
     if accumulate { case.update("dx", Data::F32(before), expected) } else { case.output("dx", expected) }
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[Canary {
+    bug: "a step that skips elements of a row",
+    kernel: "dense/gather",
+    shader: "dense/gather::add_rows",
+    find: "if k % SPAN == 0u && left >= SPAN {",
+    replace: "if k % SPAN == 0u && left + 1u >= SPAN {",
+}];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(8);

@@ -3,6 +3,7 @@
 use patchfield::dense::loss::*;
 use patchfield::{Kernel, Result};
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 /// `(loss, derivative)` of one element in f64, before the mean.
@@ -158,6 +159,37 @@ fn entropy(
     .output("loss", Expected::near(&[mean], MEAN + sum, 0.0));
     if gradient { case.output("gradient", Expected::near(&dz, sum, 1e-37)) } else { case }
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "a missed barrier",
+        kernel: "dense/loss",
+        shader: "dense/loss::rows_gradient",
+        find: "let total = block_sum(loss, local);",
+        replace: "block_bits[local] = loss;
+    for (var s = BLOCK / 2u; s > 0u; s = s >> 1u) {
+        if local < s { block_bits[local] = add_bits(block_bits[local], block_bits[local + s]); }
+    }
+    let total = block_bits[0];",
+    },
+    Canary {
+        bug: "a block's edge off by one",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements",
+        find: "* WORKGROUP + local;
+        let at",
+        replace: "* (WORKGROUP - 1u) + local;
+        let at",
+    },
+    Canary {
+        bug: "the mean's factor forgotten in the gradient",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements_gradient",
+        find: "bitcast<Words>(params.factor * e.slope)",
+        replace: "bitcast<Words>(e.slope)",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(11);

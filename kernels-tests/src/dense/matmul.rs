@@ -5,6 +5,7 @@ use patchfield::dense::activation::Activation;
 use patchfield::dense::matmul::*;
 
 use super::activation;
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 /// Value and magnitude (the sum of the terms' sizes) of each result before the activation.
@@ -83,6 +84,25 @@ fn case(config: MatmulConfig, random: &mut Random) -> Case {
     let expected = Expected::near(&y, ulps + 8.0, 0.0);
     if config.accumulate { case.update("y", Data::F32(c), expected) } else { case.output("y", expected) }
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "an off-by-one tile edge",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "if row < params.m && column < params.n {",
+        replace: "if row + 1u < params.m && column < params.n {",
+    },
+    Canary {
+        bug: "a missed barrier after a tile is staged",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "end, local);
+        workgroupBarrier();",
+        replace: "end, local);",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(31);

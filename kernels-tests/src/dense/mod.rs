@@ -29,3 +29,16 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(gather::cases());
     all
 }
+
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[
+    activation::CANARIES,
+    gather::CANARIES,
+    loss::CANARIES,
+    matmul::CANARIES,
+    norm::CANARIES,
+    optimizer::CANARIES,
+    random::CANARIES,
+    reduce::CANARIES,
+    scan::CANARIES,
+    sort::CANARIES,
+];

@@ -4,6 +4,7 @@ use patchfield::Kernel;
 use patchfield::dense::norm::*;
 use patchfield::dense::optimizer::StepValues;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 /// `(gradient scale, norm)` after clipping, in f64. A norm that is not finite gives scale 0, norm NaN.
@@ -57,6 +58,15 @@ fn case(
     // root and a division (2.5 each), 3 products.
     case.update("step", Data::F32(words), Expected::near(&expected, 28.0, 0.0))
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[Canary {
+    bug: "one buffer's partial sums over another's",
+    kernel: "dense/norm",
+    shader: "dense/norm::squares",
+    find: "partial_sum[params.offset + group",
+    replace: "partial_sum[group",
+}];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(31);

@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::dense::optimizer::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 /// A value and the sum of the magnitudes of its terms.
@@ -115,6 +116,24 @@ const METHODS: [Method; 7] = [
     Method::Descent { momentum: 0.9, nesterov: false },
     Method::Descent { momentum: 0.9, nesterov: true },
     Method::RmsProp { alpha: 0.99, epsilon: 1e-8 },
+];
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the other moment's decay",
+        kernel: "dense/optimizer",
+        shader: "dense/optimizer::adam",
+        find: "params.one_minus_beta1 * g;",
+        replace: "params.one_minus_beta2 * g;",
+    },
+    Canary {
+        bug: "epsilon inside the root",
+        kernel: "dense/optimizer",
+        shader: "dense/optimizer::rmsprop",
+        find: "g / (sqrt(v) + params.epsilon)",
+        replace: "g / sqrt(v + params.epsilon)",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {

@@ -4,6 +4,7 @@
 use patchfield::Kernel;
 use patchfield::dense::random::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 fn high(a: u32, b: u32) -> u32 {
@@ -157,6 +158,24 @@ const KNOWN: [([u32; 4], [u32; 2], [u32; 4]); 3] = [
         [0xa409_3822, 0x299f_31d0],
         [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
     ),
+];
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "pairs made of the wrong words",
+        kernel: "dense/random",
+        shader: "dense/random::fill",
+        find: "normal_pair(w.x, w.y), normal_pair(w.z, w.w)",
+        replace: "normal_pair(w.x, w.z), normal_pair(w.y, w.w)",
+    },
+    Canary {
+        bug: "keys shared by neighbouring rows",
+        kernel: "dense/random",
+        shader: "dense/random::permutation",
+        find: "let block = 0x80000000u + 2u * row;",
+        replace: "let block = 0x80000000u + row;",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {

@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::dense::reduce::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 const KERNEL: &str = "dense/reduce";
@@ -142,6 +143,15 @@ impl Row {
         [forward, backward]
     }
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[Canary {
+    bug: "the last of equal maxima for the first",
+    kernel: "dense/reduce",
+    shader: "dense/reduce::max_columns",
+    find: "let take = r > best.rank;",
+    replace: "let take = r >= best.rank;",
+}];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(5);

@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::dense::scan::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 const KERNEL: &str = "dense/scan";
@@ -32,6 +33,15 @@ fn case(config: ScanConfig) -> Case {
         kernel.prepare(&ScanArgs { x: b["x"], y: b["y"], scratch: &scratch })
     })
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[Canary {
+    bug: "the offset of the block before",
+    kernel: "dense/scan",
+    shader: "dense/scan::scan_blocks",
+    find: "scan_block(group, local, offsets[group]);",
+    replace: "scan_block(group, local, offsets[max(group, 1u) - 1u]);",
+}];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(6);

@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::dense::sort::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 const KERNEL: &str = "dense/sort";
@@ -95,6 +96,24 @@ fn case(config: SortConfig, kind: Keys, random: &mut Random) -> Case {
         }
     }
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "equal keys in the wrong order",
+        kernel: "dense/sort",
+        shader: "dense/sort::scatter_indices",
+        find: "let value = i;",
+        replace: "let value = select(i, i ^ 1u, keys[i] == keys[min(i ^ 1u, params.count - 1u)]);",
+    },
+    Canary {
+        bug: "a missed barrier between writers and readers",
+        kernel: "dense/sort",
+        shader: "dense/sort::scatter_values",
+        find: "        workgroupBarrier();\n        for (var j",
+        replace: "        for (var j",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(7);

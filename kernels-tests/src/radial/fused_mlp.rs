@@ -4,6 +4,7 @@ use patchfield::Kernel;
 use patchfield::dense::Activation;
 use patchfield::radial::fused_mlp::*;
 
+use crate::canaries::Canary;
 use crate::dense::activation::reference as activation;
 use crate::harness::{Case, Expected, Random};
 
@@ -93,6 +94,25 @@ fn weights(config: &FusedMlpConfig, random: &mut Random) -> Vec<f32> {
     }
     out
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "a swapped stride",
+        kernel: "radial/fused_mlp",
+        shader: "radial/fused_mlp::forward",
+        find: "let row = inputs + 1u;",
+        replace: "let row = outputs + 1u;",
+    },
+    Canary {
+        bug: "a missed barrier between the reads of one chunk of weights and the writes of the next",
+        kernel: "radial/fused_mlp",
+        shader: "radial/fused_mlp_staged::forward",
+        find: "workgroupBarrier();
+        for (var i = local; i < CHUNK; i += WORKGROUP) {",
+        replace: "for (var i = local; i < CHUNK; i += WORKGROUP) {",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

@@ -3,6 +3,7 @@
 use patchfield::Kernel;
 use patchfield::radial::grid_encoding::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Expected, Random};
 
 type Term = (f64, f64);
@@ -91,6 +92,15 @@ const VARIANTS: [GridEncodingVariant; 4] = [
     GridEncodingVariant::Sorted { levels_at_once: 3 },
     GridEncodingVariant::Sorted { levels_at_once: 32 },
 ];
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[Canary {
+    bug: "two axes swapped",
+    kernel: "radial/grid_encoding",
+    shader: "radial/grid_encoding::forward",
+    find: "let w = corner_weight(t, corner);",
+    replace: "let w = corner_weight(t.yxz, corner);",
+}];
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

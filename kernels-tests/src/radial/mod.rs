@@ -13,3 +13,5 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(spherical_harmonics::cases());
     all
 }
+
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[fused_mlp::CANARIES, grid_encoding::CANARIES];

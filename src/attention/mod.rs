@@ -1,0 +1,1 @@
+//! Attention over patches, forward and backward, without the `N x N` matrix.
