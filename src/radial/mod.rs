@@ -3,9 +3,13 @@
 pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod radial_basis;
+pub mod sinusoid_composition;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
 pub use fused_mlp::*;
 pub use grid_encoding::*;
+pub use radial_basis::*;
+pub use sinusoid_composition::*;
 pub use spherical_harmonics::*;

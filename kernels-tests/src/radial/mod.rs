@@ -3,6 +3,8 @@
 pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod radial_basis;
+pub mod sinusoid_composition;
 pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
@@ -10,8 +12,11 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(coordinate_encoding::cases());
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
+    all.extend(radial_basis::cases());
+    all.extend(sinusoid_composition::cases());
     all.extend(spherical_harmonics::cases());
     all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[fused_mlp::CANARIES, grid_encoding::CANARIES];
+pub const CANARIES: &[&[crate::canaries::Canary]] =
+    &[fused_mlp::CANARIES, grid_encoding::CANARIES, radial_basis::CANARIES, sinusoid_composition::CANARIES];
