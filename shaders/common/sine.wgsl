@@ -1,5 +1,5 @@
 // sin or cos alone, of Floats (scalars.wgsl or vectors.wgsl), at half the cost of sincos.wgsl: a
-// reduction by pi leaves one polynomial. Any |x| up to 12,000 rad within 2 units of 2^-24; up to
+// reduction by pi leaves one polynomial. Any |x| up to 12,000 rad within 3.5 units of 2^-24; up to
 // 50,000 rad within 2^-20. WGSL promises nothing outside [-pi, pi]. The first two parts of pi have so
 // few bits that their products with the number of half turns are exact.
 

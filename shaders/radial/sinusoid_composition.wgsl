@@ -9,7 +9,8 @@
 //   with i_j the neighbours of point n, j < K. psi is computed again wherever it is needed: nothing
 //   has points x neighbours x features elements.
 //
-// forward: one invocation a point and item. backward_phi: one a pair of point and neighbour.
+// forward: one invocation a point and item. backward_phi: one a point and SLOTS of its neighbours, for
+// which it reads dy once.
 // backward_phi_staged, for GPUs: workgroups of 8 points; 8 invocations a point share its items, so
 // that they read neighbouring weights, and add up in workgroup memory (2,304 bytes).
 // weight_gradient, frequency_gradient: a workgroup has a centre and TILE items; its LANES share the
@@ -33,21 +34,47 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     y[i] = sum;
 }
 
+struct Slots { a: Floats, b: Floats, c: Floats, d: Floats }
+
 @compute @workgroup_size(WORKGROUP)
 fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
                 @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
-    let pair = group * WORKGROUP + local;
-    if group >= params.groups || pair >= params.count { return; }
-    let row = row_of(pair);
-    let first = pair / K * params.items;
-    let own = phi[pair];
-    var sum = Floats();
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.count { return; }
+    let blocks = (K + SLOTS - 1u) / SLOTS;
+    let first = i / blocks * params.items;
+    let slot = i % blocks * SLOTS;
+    let end = i / blocks * K + K - 1u;
+    let a = end + 1u - K + slot;
+    let b = min(a + 1u, end);
+    let c = min(a + 2u, end);
+    let d = min(a + 3u, end);
+    let row_a = row_of(a);
+    let row_b = row_of(b);
+    let row_c = row_of(c);
+    let row_d = row_of(d);
+    let phi_a = phi[a];
+    let phi_b = phi[b];
+    let phi_c = phi[c];
+    let phi_d = phi[d];
+    var s = Slots();
     for (var item = 0u; item < params.items; item++) {
-        let g = dy[first + item] * unpacked(weights[row + item]);
-        sum = fma(g, psi_slope(own, frequency(item)), sum);
+        let g = dy[first + item];
+        let m = frequency(item);
+        s.a = fma(g * unpacked(weights[row_a + item]), psi_slope(phi_a, m), s.a);
+        if SLOTS > 1u {
+            s.b = fma(g * unpacked(weights[row_b + item]), psi_slope(phi_b, m), s.b);
+            s.c = fma(g * unpacked(weights[row_c + item]), psi_slope(phi_c, m), s.c);
+            s.d = fma(g * unpacked(weights[row_d + item]), psi_slope(phi_d, m), s.d);
+        }
     }
-    dphi[pair] = lanes_sum(sum);
+    dphi[a] = lanes_sum(s.a);
+    if SLOTS > 1u {
+        if a + 1u <= end { dphi[a + 1u] = lanes_sum(s.b); }
+        if a + 2u <= end { dphi[a + 2u] = lanes_sum(s.c); }
+        if a + 3u <= end { dphi[a + 3u] = lanes_sum(s.d); }
+    }
 }
 
 // One column more than there are lanes, against conflicts of banks.

@@ -3,8 +3,9 @@
 // lanes have neighbouring items. Eight pairs are read at a time, one a lane, and reach the others by
 // shuffles with constant lanes: a load in a loop costs about a hundred cycles on lavapipe, a shuffle one.
 //
-// forward: a workgroup has 8 points, K times 8 pairs, and 8 items. backward_phi: 8 points, all items.
-// weight_gradient: a centre and 8 items. Workgroup memory: 0 bytes.
+// forward: a workgroup has 8 points, K times 8 pairs, and 8 items. weight_gradient: a centre and 8
+// items. Workgroup memory: 0 bytes. There is no backward_phi: sums over the items are sums over the
+// lanes, and eight subgroupAdd for eight pairs took half as long again as the plain variant.
 
 // What is added up along the pairs.
 struct State { sum: Floats, m: Floats, item: u32, point: u32 }
@@ -44,42 +45,6 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         s = add_pair(s, at, 5u, subgroupShuffle(row, 5u), subgroupShuffle(own, 5u));
         s = add_pair(s, at, 6u, subgroupShuffle(row, 6u), subgroupShuffle(own, 6u));
         s = add_pair(s, at, 7u, subgroupShuffle(row, 7u), subgroupShuffle(own, 7u));
-    }
-}
-
-// One pair's sum over the items of this lane, 0 from the last item on.
-fn pair_product(pair: u32, row: u32, own: f32, item: u32, m: Floats) -> f32 {
-    let at = min(item, params.items - 1u);
-    let g = dy[min(pair, params.points * K - 1u) / K * params.items + at] * unpacked(weights[row + at]);
-    return select(0.0, lanes_sum(g * psi_slope(own, m)), item < params.items);
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-                @builtin(subgroup_invocation_id) lane: u32) {
-    let group = linear_group(params.first_group, id, n);
-    if group >= params.groups { return; }
-    let last = params.points * K - 1u;
-    for (var at = group * 8u * K; at < (group + 1u) * 8u * K; at += 8u) {
-        let row = row_of(min(at + lane, last));
-        let own = phi[min(at + lane, last)];
-        var total = 0.0;
-        for (var first = 0u; first < params.items; first += 8u) {
-            let item = first + lane;
-            let m = frequency(min(item, params.items - 1u));
-            let s0 = subgroupAdd(pair_product(at, subgroupShuffle(row, 0u), subgroupShuffle(own, 0u), item, m));
-            let s1 = subgroupAdd(pair_product(at + 1u, subgroupShuffle(row, 1u), subgroupShuffle(own, 1u), item, m));
-            let s2 = subgroupAdd(pair_product(at + 2u, subgroupShuffle(row, 2u), subgroupShuffle(own, 2u), item, m));
-            let s3 = subgroupAdd(pair_product(at + 3u, subgroupShuffle(row, 3u), subgroupShuffle(own, 3u), item, m));
-            let s4 = subgroupAdd(pair_product(at + 4u, subgroupShuffle(row, 4u), subgroupShuffle(own, 4u), item, m));
-            let s5 = subgroupAdd(pair_product(at + 5u, subgroupShuffle(row, 5u), subgroupShuffle(own, 5u), item, m));
-            let s6 = subgroupAdd(pair_product(at + 6u, subgroupShuffle(row, 6u), subgroupShuffle(own, 6u), item, m));
-            let s7 = subgroupAdd(pair_product(at + 7u, subgroupShuffle(row, 7u), subgroupShuffle(own, 7u), item, m));
-            let low = select(select(s0, s1, lane == 1u), select(s2, s3, lane == 3u), lane >= 2u);
-            let high = select(select(s4, s5, lane == 5u), select(s6, s7, lane == 7u), lane >= 6u);
-            total += select(low, high, lane >= 4u);
-        }
-        if at + lane <= last { dphi[at + lane] = total; }
     }
 }
 

@@ -106,7 +106,7 @@ struct Params {
 /// Entry points with one way to read items and weights.
 struct Shaders {
     forward: [Shader; 2],
-    backward_phi: [Shader; 3],
+    backward_phi: [Shader; 2],
     weight_gradient: [Shader; 2],
     frequency_gradient: Shader,
 }
@@ -127,7 +127,6 @@ macro_rules! shaders {
             ],
             backward_phi: [
                 shader!("radial/sinusoid_composition", "backward_phi", $common, $phi),
-                shader!("radial/sinusoid_composition_subgroup", "backward_phi", $common, $phi),
                 shader!("radial/sinusoid_composition", "backward_phi_staged", $common, $phi),
             ],
             weight_gradient: [
@@ -200,6 +199,11 @@ impl SinusoidCompositionConfig {
         if self.features.is_multiple_of(4) { 4 } else { 1 }
     }
 
+    /// Neighbours for which an invocation of the plain backward pass reads dy once.
+    fn slots(&self) -> u32 {
+        if self.neighbours > 2 { 4 } else { 1 }
+    }
+
     fn items(&self) -> u32 {
         self.features / self.width()
     }
@@ -244,6 +248,7 @@ impl SinusoidCompositionConfig {
         let constants = Constants::new()
             .u32("WORKGROUP", workgroup)
             .u32("K", self.neighbours)
+            .u32("SLOTS", self.slots())
             .u32("TILE", TILE)
             .u32("LANES", lanes)
             .bool("SINE", self.sinusoid);
@@ -412,15 +417,15 @@ impl SinusoidCompositionBackward {
         let blocks = u64::from(forward.points.div_ceil(8));
         if *phi {
             let cost = Cost::new(forward.flops(4), inputs + forward.weight_bytes() + 4 * pairs);
-            let mut push = |at: usize, workgroup: u32, groups: u64| -> Result<()> {
+            let slots = u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
+            let mut push = |at: usize, count: u64, groups: u64| -> Result<()> {
                 let shader = &shaders.backward_phi[at];
-                plan.launches.push(forward.launch(shader, [workgroup, 1], (pairs, groups), cost, caps)?);
+                plan.launches.push(forward.launch(shader, [WORKGROUP, 1], (count, groups), cost, caps)?);
                 Ok(())
             };
             match variant {
-                Variant::Plain => push(0, WORKGROUP, pairs.div_ceil(WORKGROUP.into()))?,
-                Variant::Subgroup => push(1, 8, blocks)?,
-                Variant::Staged => push(2, WORKGROUP, blocks)?,
+                Variant::Staged => push(1, pairs, blocks)?,
+                _ => push(0, slots, slots.div_ceil(WORKGROUP.into()))?,
             }
         }
         let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 };

@@ -171,7 +171,8 @@ const VARIANTS: [SinusoidCompositionVariant; 3] = [
 ];
 
 /// The sine by itself: one point a multiple of a quarter turn, weight and neighbour 1, up to 5,000 rad,
-/// where m phi = phi is exact and nothing but the sine is tested: 2 units of 1.
+/// where m phi = phi is exact and nothing but the sine is tested. In r + r p(r^2), |r p| <= 0.571 has
+/// four roundings and that of its last term, the sum one more, r itself none that matters: 3.5 units.
 fn sine_alone(variant: SinusoidCompositionVariant, random: &mut Random) -> [Case; 2] {
     let turns = (0..3200).map(|i| (f64::from(i) * std::f64::consts::FRAC_PI_2) as f32);
     let angles: Vec<f32> = turns.chain(random.vec(1000, -5000.0, 5000.0)).collect();
@@ -193,13 +194,13 @@ fn sine_alone(variant: SinusoidCompositionVariant, random: &mut Random) -> [Case
     };
     let y = exact(f64::sin);
     let mut forward = forward(config, &inputs, &y);
-    forward.expected = vec![("y", Expected::near(&y, 2.0, 0.0))];
+    forward.expected = vec![("y", Expected::near(&y, 3.5, 0.0))];
     let gradients =
         SinusoidCompositionBackwardConfig { forward: config, phi: true, weights: false, frequencies: false };
     let cosines = exact(f64::cos);
     let mut backward = backward(gradients, &inputs, &[y, cosines.clone(), Vec::new(), Vec::new()]);
     backward.expected.retain(|(name, _)| *name != "dphi");
-    backward.expected.push(("dphi", Expected::near(&cosines, 2.0, 0.0)));
+    backward.expected.push(("dphi", Expected::near(&cosines, 3.5, 0.0)));
     [forward, backward]
 }
 
@@ -230,9 +231,9 @@ pub const CANARIES: &[Canary] = &[
     Canary {
         bug: "the items after the first eight left out",
         kernel: KERNEL,
-        shader: "radial/sinusoid_composition_subgroup::backward_phi",
-        find: "first < params.items; first += 8u",
-        replace: "first < 8u; first += 8u",
+        shader: "radial/sinusoid_composition::backward_phi_staged",
+        find: "item < params.items; item += 8u",
+        replace: "item < min(8u, params.items); item += 8u",
     },
     Canary {
         bug: "the weight left out of a frequency's gradient",
