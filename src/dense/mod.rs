@@ -1,6 +1,7 @@
 //! Dense building blocks: what every family stands on.
 
 pub mod activation;
+pub mod concatenate;
 pub mod copy;
 pub mod gather;
 pub mod inverted_index;
@@ -16,6 +17,7 @@ pub mod sort;
 mod sum;
 
 pub use activation::*;
+pub use concatenate::*;
 pub use copy::*;
 pub use gather::*;
 pub use inverted_index::*;

@@ -1,6 +1,7 @@
 //! Radial basis neural fields and what they are made of: encodings and small networks.
 
 pub mod coordinate_encoding;
+pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod radial_basis;
@@ -8,6 +9,7 @@ pub mod sinusoid_composition;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
+pub use feature_sinusoid::*;
 pub use fused_mlp::*;
 pub use grid_encoding::*;
 pub use radial_basis::*;

@@ -1,8 +1,10 @@
 //! Cases and references of `patchfield::dense`.
 
 pub mod activation;
+pub mod concatenate;
 pub mod copy;
 pub mod gather;
+pub mod inverted_index;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -16,6 +18,8 @@ pub mod sort;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(concatenate::cases());
+    all.extend(inverted_index::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
@@ -32,7 +36,9 @@ pub fn cases() -> Vec<crate::harness::Case> {
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
+    concatenate::CANARIES,
     gather::CANARIES,
+    inverted_index::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
     norm::CANARIES,

@@ -1,6 +1,7 @@
 //! Cases and references of `patchfield::radial`.
 
 pub mod coordinate_encoding;
+pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod radial_basis;
@@ -10,6 +11,7 @@ pub mod spherical_harmonics;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(coordinate_encoding::cases());
+    all.extend(feature_sinusoid::cases());
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
     all.extend(radial_basis::cases());
