@@ -1,11 +1,13 @@
 //! Radial basis neural fields and what they are made of: encodings and small networks.
 
+mod centre_grid;
 pub mod coordinate_encoding;
 pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod radial_basis;
 pub mod sinusoid_composition;
+pub mod nearest_neighbours;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
@@ -14,4 +16,5 @@ pub use fused_mlp::*;
 pub use grid_encoding::*;
 pub use radial_basis::*;
 pub use sinusoid_composition::*;
+pub use nearest_neighbours::*;
 pub use spherical_harmonics::*;

@@ -6,6 +6,7 @@ pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod radial_basis;
 pub mod sinusoid_composition;
+pub mod nearest_neighbours;
 pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
@@ -16,9 +17,11 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(grid_encoding::cases());
     all.extend(radial_basis::cases());
     all.extend(sinusoid_composition::cases());
+    all.extend(nearest_neighbours::cases());
     all.extend(spherical_harmonics::cases());
     all
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] =
     &[fused_mlp::CANARIES, grid_encoding::CANARIES, radial_basis::CANARIES, sinusoid_composition::CANARIES];
+    &[fused_mlp::CANARIES, grid_encoding::CANARIES, nearest_neighbours::CANARIES];
