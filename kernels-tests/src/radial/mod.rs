@@ -4,9 +4,9 @@ pub mod coordinate_encoding;
 pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod nearest_neighbours;
 pub mod radial_basis;
 pub mod sinusoid_composition;
-pub mod nearest_neighbours;
 pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
@@ -22,6 +22,11 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] =
-    &[fused_mlp::CANARIES, grid_encoding::CANARIES, radial_basis::CANARIES, sinusoid_composition::CANARIES];
-    &[fused_mlp::CANARIES, grid_encoding::CANARIES, nearest_neighbours::CANARIES];
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[
+    feature_sinusoid::CANARIES,
+    fused_mlp::CANARIES,
+    grid_encoding::CANARIES,
+    nearest_neighbours::CANARIES,
+    radial_basis::CANARIES,
+    sinusoid_composition::CANARIES,
+];
