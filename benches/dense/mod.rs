@@ -1,6 +1,7 @@
 //! One file a kernel.
 
 mod activation;
+mod concatenate;
 mod copy;
 mod gather;
 mod linear;
@@ -14,6 +15,7 @@ mod scan;
 mod sort;
 
 pub const KERNELS: &[crate::Entry] = &[
+    ("dense/concatenate", concatenate::bench),
     ("dense/copy", copy::bench),
     ("dense/matmul", matmul::bench),
     ("dense/linear", linear::bench),

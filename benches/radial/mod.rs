@@ -1,12 +1,14 @@
 //! One file a kernel.
 
 mod coordinate_encoding;
+mod feature_sinusoid;
 mod fused_mlp;
 mod grid_encoding;
 mod radial_basis;
 mod spherical_harmonics;
 
 pub const KERNELS: &[crate::Entry] = &[
+    ("radial/feature_sinusoid", feature_sinusoid::bench),
     ("radial/fused_mlp", fused_mlp::bench),
     ("radial/grid_encoding", grid_encoding::bench),
     ("radial/coordinate_encoding", coordinate_encoding::bench),
