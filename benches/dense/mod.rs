@@ -11,6 +11,7 @@ mod optimizer;
 mod random;
 mod reduce;
 mod scan;
+mod softmax;
 mod sort;
 
 pub const KERNELS: &[crate::Entry] = &[
@@ -23,6 +24,7 @@ pub const KERNELS: &[crate::Entry] = &[
     ("dense/norm", norm::bench),
     ("dense/reduce", reduce::bench),
     ("dense/scan", scan::bench),
+    ("dense/softmax", softmax::bench),
     ("dense/sort", sort::bench),
     ("dense/gather", gather::bench),
     ("dense/random", random::bench),

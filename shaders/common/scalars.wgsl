@@ -8,6 +8,10 @@ fn lanes_sum(v: Floats) -> f32 {
     return v;
 }
 
+fn lanes_largest(v: Floats) -> f32 {
+    return v;
+}
+
 fn lanes_max(v: Words) -> u32 {
     return v;
 }

@@ -8,6 +8,10 @@ fn lanes_sum(v: Floats) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }
 
+fn lanes_largest(v: Floats) -> f32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
+
 fn lanes_max(v: Words) -> u32 {
     return max(max(v.x, v.y), max(v.z, v.w));
 }

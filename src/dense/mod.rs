@@ -11,6 +11,7 @@ pub mod optimizer;
 pub mod random;
 pub mod reduce;
 pub mod scan;
+pub mod softmax;
 pub mod sort;
 mod sum;
 
@@ -25,4 +26,5 @@ pub use optimizer::*;
 pub use random::*;
 pub use reduce::*;
 pub use scan::*;
+pub use softmax::*;
 pub use sort::*;

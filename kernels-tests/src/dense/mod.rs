@@ -11,6 +11,7 @@ pub mod optimizer;
 pub mod random;
 pub mod reduce;
 pub mod scan;
+pub mod softmax;
 pub mod sort;
 
 pub fn cases() -> Vec<crate::harness::Case> {
@@ -25,6 +26,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(copy::cases());
     all.extend(reduce::cases());
     all.extend(scan::cases());
+    all.extend(softmax::cases());
     all.extend(sort::cases());
     all.extend(gather::cases());
     all
@@ -40,5 +42,6 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     random::CANARIES,
     reduce::CANARIES,
     scan::CANARIES,
+    softmax::CANARIES,
     sort::CANARIES,
 ];
