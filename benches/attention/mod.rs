@@ -1,3 +1,5 @@
 //! One file a kernel.
 
-pub const KERNELS: &[crate::Entry] = &[];
+mod query_pool;
+
+pub const KERNELS: &[crate::Entry] = &[("attention/query_pool", query_pool::bench)];

@@ -13,6 +13,7 @@ mod reduce;
 mod scan;
 mod softmax;
 mod sort;
+mod swap_axes;
 
 pub const KERNELS: &[crate::Entry] = &[
     ("dense/copy", copy::bench),
@@ -26,6 +27,7 @@ pub const KERNELS: &[crate::Entry] = &[
     ("dense/scan", scan::bench),
     ("dense/softmax", softmax::bench),
     ("dense/sort", sort::bench),
+    ("dense/swap_axes", swap_axes::bench),
     ("dense/gather", gather::bench),
     ("dense/random", random::bench),
 ];

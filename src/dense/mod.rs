@@ -14,6 +14,7 @@ pub mod scan;
 pub mod softmax;
 pub mod sort;
 mod sum;
+pub mod swap_axes;
 
 pub use activation::*;
 pub use copy::*;
@@ -28,3 +29,4 @@ pub use reduce::*;
 pub use scan::*;
 pub use softmax::*;
 pub use sort::*;
+pub use swap_axes::*;

@@ -1,7 +1,11 @@
 //! Cases and references of `patchfield::attention`.
 
+pub mod query_pool;
+
 pub fn cases() -> Vec<crate::harness::Case> {
-    Vec::new()
+    let mut all = Vec::new();
+    all.extend(query_pool::cases());
+    all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[];
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[query_pool::CANARIES];

@@ -13,6 +13,7 @@ pub mod reduce;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
+pub mod swap_axes;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
@@ -28,6 +29,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(scan::cases());
     all.extend(softmax::cases());
     all.extend(sort::cases());
+    all.extend(swap_axes::cases());
     all.extend(gather::cases());
     all
 }
@@ -44,4 +46,5 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     scan::CANARIES,
     softmax::CANARIES,
     sort::CANARIES,
+    swap_axes::CANARIES,
 ];
