@@ -1,5 +1,7 @@
 //! One file a kernel.
 
+mod hopfield;
 mod query_pool;
 
-pub const KERNELS: &[crate::Entry] = &[("attention/query_pool", query_pool::bench)];
+pub const KERNELS: &[crate::Entry] =
+    &[("attention/hopfield", hopfield::bench), ("attention/query_pool", query_pool::bench)];

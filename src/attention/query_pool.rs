@@ -17,14 +17,14 @@
 //! has the same scores. Several heads are rows of queries too: query `q` of head `h` is row `q H + h` with
 //! `W_k` of its head folded in, and `P = H` projections.
 
+use super::compose::{Product, given};
 use crate::dense::{
-    Matmul, MatmulArgs, MatmulConfig, ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction,
-    SoftmaxBackward, SoftmaxBackwardArgs, SoftmaxBias, SoftmaxConfig, SoftmaxForward, SoftmaxForwardArgs,
-    SwapAxes, SwapAxesArgs, SwapAxesConfig,
+    Matmul, MatmulConfig, ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction, SoftmaxBackward,
+    SoftmaxBackwardArgs, SoftmaxBias, SoftmaxConfig, SoftmaxForward, SoftmaxForwardArgs, SwapAxes,
+    SwapAxesArgs, SwapAxesConfig,
 };
 use crate::dispatch::{
-    BufferView, Capabilities, Kernel, Plan, Planned, Recording, Result, Scratch, check_config, check_shape,
-    count, kernel,
+    BufferView, Capabilities, Kernel, Plan, Planned, Recording, Result, Scratch, check_config, count, kernel,
 };
 
 /// Shapes of a pooling. The default is efficient probing of a ViT-B: 196 patches, 768 channels, 32 queries.
@@ -249,41 +249,6 @@ fn swap_plan(config: Option<SwapAxesConfig>, caps: &Capabilities) -> Result<Plan
 
 fn back(config: Option<SwapAxesConfig>) -> Option<SwapAxesConfig> {
     config.map(|c| SwapAxesConfig { a: c.b, b: c.a, width: c.width })
-}
-
-/// A product as a step of a composed kernel.
-struct Product {
-    kernel: Matmul,
-    scratch: usize,
-}
-
-impl Product {
-    fn new(context: &crate::Context, config: MatmulConfig) -> Result<Self> {
-        let kernel = Matmul::new(context, config)?;
-        let scratch = kernel.planned().scratch.len();
-        Ok(Self { kernel, scratch })
-    }
-
-    fn prepare<'a>(
-        &self,
-        a: BufferView<'a>,
-        b: BufferView<'a>,
-        y: BufferView<'a>,
-        scratch: &'a Scratch,
-    ) -> Result<Recording> {
-        self.kernel.prepare(&MatmulArgs { a, b, bias: None, y, kept: None, scratch })
-    }
-}
-
-/// `Err` unless the buffer is there exactly where the configuration has it.
-fn given<'a>(
-    what: &'static str,
-    wanted: bool,
-    view: Option<BufferView<'a>>,
-) -> Result<Option<BufferView<'a>>> {
-    let need = if wanted { "a buffer" } else { "none, as configured" };
-    check_shape(wanted == view.is_some(), what, need, view.map(|view| view.size))?;
-    Ok(view)
 }
 
 kernel! {
