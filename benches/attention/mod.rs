@@ -1,7 +1,9 @@
 //! One file a kernel.
 
+mod combine;
 mod hopfield;
 mod query_pool;
+mod transport;
 
 pub const KERNELS: &[crate::Entry] =
     &[("attention/hopfield", hopfield::bench), ("attention/query_pool", query_pool::bench)];

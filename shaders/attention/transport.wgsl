@@ -131,8 +131,8 @@ fn find_last(base: u32, local: u32) -> vec2<u32> {
             let key = ordered(plan[base + i]);
             let digits = select(turned(i), key, of_value);
             // What is above the digit must agree with what is known; a shift by 32 is none.
-            let above = digits >> shift >> 4u;
-            let agrees = above == select(index_known, value_known, of_value) >> shift >> 4u;
+            let above = (digits >> shift) >> 4u;
+            let agrees = above == ((select(index_known, value_known, of_value) >> shift) >> 4u);
             if agrees && (of_value || key == value_known) {
                 atomicAdd(&bins[(digits >> shift) & 15u], 1u);
             }

@@ -445,6 +445,7 @@ impl Kernel for HopfieldForward {
         let caps = context.capabilities();
         let sizes = config.sizes()?;
         let values = given("values", config.values.is_some(), args.values)?.unwrap_or(args.stored);
+        let bias = given("mask", config.mask, args.mask)?;
         let scores = Product::new(context, config.scores())?;
         let softmax = SoftmaxForward::new(context, config.softmax())?;
         let retrieve = Product::new(context, config.retrieve())?;
@@ -467,7 +468,7 @@ impl Kernel for HopfieldForward {
         let changes = Arg::words("scratch", changes, sizes.instances.into());
         let associate = |q, p| -> Result<Recording> {
             let mut recording = scores.prepare(q, args.stored, score, &s0)?;
-            let of_softmax = SoftmaxForwardArgs { x: score, bias: args.mask, y: p, scratch: &s1 };
+            let of_softmax = SoftmaxForwardArgs { x: score, bias, y: p, scratch: &s1 };
             recording.append(softmax.prepare(&of_softmax)?);
             Ok(recording)
         };

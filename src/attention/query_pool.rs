@@ -319,7 +319,7 @@ impl Kernel for QueryPoolForward {
         let [score, s0, s1, s2, tail] = args.scratch.split(lengths)?;
         let score = score.view(0)?;
         let mut recording = scores.prepare(args.queries, keys, score, &s0)?;
-        let (bias, attention) = (args.mask, args.attention);
+        let (bias, attention) = (given("mask", config.mask, args.mask)?, args.attention);
         recording.append(softmax.prepare(&SoftmaxForwardArgs {
             x: score,
             bias,

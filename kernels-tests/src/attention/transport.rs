@@ -336,7 +336,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(solve_case(published_problem(), 60, 1e-3));
     for (tokens, experts, nonzeros, gamma, lack) in [(24, 4, 24, 1.0, 1e-6), (31, 7, 12, 5.0, 1e-3)] {
         let config = TransportConfig { tokens, experts, nonzeros, gamma };
-        cases.push(solve_case(problem(config, &mut random), 150, lack));
+        cases.push(solve_case(problem(config, &mut random), 120, lack));
     }
     cases
 }
