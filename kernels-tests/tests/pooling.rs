@@ -339,9 +339,9 @@ fn tokens_reach_their_experts_and_come_back() {
             }
         }
     }
-    for i in 0..n as usize {
+    for (i, lack) in dalpha.iter().enumerate() {
         let sum: f32 = plan.iter().skip(i).step_by(n as usize).sum();
-        assert!((sum - 0.01).abs() < 1e-3 && (0.01 - sum - dalpha[i]).abs() < 1e-6, "token {i}: {sum}");
+        assert!((sum - 0.01).abs() < 1e-3 && (0.01 - sum - lack).abs() < 1e-6, "token {i}: {sum}");
         for c in 0..width as usize {
             let at = i * width as usize + c;
             assert!((back[at] - sum * x[at]).abs() < 1e-6);

@@ -11,8 +11,8 @@
 // C and T lie expert by expert, [m, n]: what a workgroup reads lies together.
 //
 // columns: one workgroup an expert. s goes to T's place, computed once. The k-th largest is found by
-//   radix: 8 passes over digits of 4 bits of the value, as an ordered integer, then over those of the
-//   index, so that ties are none. theta by Newton's method on a piecewise linear function, which ends
+//   radix: passes over digits of 4 bits of the value, as an ordered integer, then over those of the
+//   index, so that ties are none, until as many have the digits as are wanted. theta by Newton's method on a piecewise linear function, which ends
 //   after finitely many steps (Michelot 1986). Then T, dense.
 // token_gradient: one invocation a token adds up its row in the order of the experts.
 // objective: one workgroup.
@@ -69,8 +69,8 @@ var<workgroup> shared_value: array<f32, WORKGROUP>;
 var<workgroup> shared_count: array<u32, WORKGROUP>;
 var<workgroup> bins: array<atomic<u32>, 16>;
 // The digits of the k-th largest that are known, of its value and of its turned index; how many of the
-// survivors are still to be found among those with these digits.
-var<workgroup> known: array<u32, 3>;
+// survivors are still to be found among those with these digits, and whether that is all of them.
+var<workgroup> known: vec4<u32>;
 
 fn shared_sum(v: f32, local: u32) -> f32 {
     workgroupBarrier();
@@ -116,17 +116,18 @@ fn turned(i: u32) -> u32 {
 // The k-th largest of a column that lies in the plan: its value and its turned index. Uniform.
 fn find_last(base: u32, local: u32) -> vec2<u32> {
     if local == 0u {
-        known[0] = 0u;
-        known[1] = 0u;
-        known[2] = params.nonzeros;
+        known.x = 0u;
+        known.y = 0u;
+        known.z = params.nonzeros;
+        known.w = 0u;
     }
     for (var pass_index = 0u; pass_index < 8u + params.index_digits; pass_index++) {
         if local < 16u { atomicStore(&bins[local], 0u); }
         workgroupBarrier();
         let of_value = pass_index < 8u;
         let shift = select(4u * (7u + params.index_digits - pass_index), 4u * (7u - min(pass_index, 7u)), of_value);
-        let value_known = known[0];
-        let index_known = known[1];
+        let value_known = known.x;
+        let index_known = known.y;
         for (var i = local; i < params.tokens; i += WORKGROUP) {
             let key = ordered(plan[base + i]);
             let digits = select(turned(i), key, of_value);
@@ -139,7 +140,7 @@ fn find_last(base: u32, local: u32) -> vec2<u32> {
         }
         workgroupBarrier();
         if local == 0u {
-            var left = known[2];
+            var left = known.z;
             var digit = 15u;
             var here = atomicLoad(&bins[15]);
             while here < left && digit > 0u {
@@ -147,12 +148,14 @@ fn find_last(base: u32, local: u32) -> vec2<u32> {
                 digit -= 1u;
                 here = atomicLoad(&bins[digit]);
             }
-            known[2] = left;
-            if of_value { known[0] |= digit << shift; } else { known[1] |= digit << shift; }
+            known.z = left;
+            known.w = select(0u, 1u, here == left);
+            if of_value { known.x |= digit << shift; } else { known.y |= digit << shift; }
         }
-        workgroupBarrier();
+        // Where all that have these digits survive, the digits below need not be known.
+        if workgroupUniformLoad(&known).w == 1u { break; }
     }
-    return vec2<u32>(known[0], known[1]);
+    return vec2<u32>(known.x, known.y);
 }
 
 @compute @workgroup_size(WORKGROUP)
