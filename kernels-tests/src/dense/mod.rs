@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod copy;
 pub mod gather;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -16,6 +17,7 @@ pub mod sort;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(layer_norm::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
@@ -33,6 +35,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
     gather::CANARIES,
+    layer_norm::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
     norm::CANARIES,
