@@ -1,6 +1,7 @@
 // Items of four elements each: arrays whose length is a multiple of 4.
 alias Floats = vec4<f32>;
 alias Words = vec4<u32>;
+alias Flags = vec4<bool>;
 const WIDTH: u32 = 4u;
 const LANE: Words = vec4<u32>(0u, 1u, 2u, 3u);
 
@@ -15,4 +16,10 @@ fn lanes_max(v: Words) -> u32 {
 // The bits without the sign.
 fn magnitude(v: Floats) -> Words {
     return bitcast<Words>(v) & Words(0x7fffffffu);
+}
+
+// `b` where `flag`, else `a`. By a mask: `select` on integer vectors is an extension of older GLSL.
+fn choose(a: Words, b: Words, flag: Flags) -> Words {
+    let mask = Words() - Words(flag);
+    return (a & ~mask) | (b & mask);
 }
