@@ -46,27 +46,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> weight_blocks: array<Floats>;  // [blocks, width]
 @group(0) @binding(5) var<storage, read_write> bias_blocks: array<Floats>;    // [blocks, width]
 
-var<workgroup> lane_sums: array<vec2<f32>, WORKGROUP>;
-
-// The sum over the lanes of a row. All invocations must call it.
-fn row_sum(mine: vec2<f32>, local: u32) -> vec2<f32> {
-    if LANES == 1u {
-        return mine;
-    }
-    lane_sums[local] = mine;
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local % LANES < half {
-            lane_sums[local] += lane_sums[local + half];
-        }
-    }
-    workgroupBarrier();
-    let total = lane_sums[local - local % LANES];
-    // The next sum goes to the same place.
-    workgroupBarrier();
-    return total;
-}
-
 fn inverse_deviation(square_sum: f32) -> f32 {
     let variance = square_sum * params.inverse_width;
     let is_finite = (bitcast<u32>(variance) & 0x7f800000u) != 0x7f800000u;

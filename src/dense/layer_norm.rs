@@ -75,8 +75,8 @@ impl Default for LayerNormConfig {
 macro_rules! forms {
     ($name:ident, $entry:literal, [$($scalar:expr),*], [$($vector:expr),*]) => {
         static $name: [Shader; 2] = [
-            shader!("dense/layer_norm", $entry, [index, scalars], [$($scalar),*]),
-            shader!("dense/layer_norm", $entry, [index, vectors], [$($vector),*]),
+            shader!("dense/layer_norm", $entry, [index, scalars, row_sum], [$($scalar),*]),
+            shader!("dense/layer_norm", $entry, [index, vectors, row_sum], [$($vector),*]),
         ];
     };
 }

@@ -188,11 +188,11 @@ pub const CANARIES: &[Canary] = &[
         replace: "let mean_g = 0.0;",
     },
     Canary {
-        bug: "the sums of one row over those of the last one",
+        bug: "the statistics of the workgroup's first row for all of its rows",
         kernel: KERNEL,
         shader: "dense/layer_norm::backward",
-        find: "let total = lane_sums[local - local % LANES];",
-        replace: "let total = lane_sums[0];",
+        find: "let at_row = min(row, params.rows - 1u);",
+        replace: "let at_row = min(group * (WORKGROUP / LANES), params.rows - 1u);",
     },
     Canary {
         bug: "the last rows of a short block",
