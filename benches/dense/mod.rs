@@ -3,6 +3,7 @@
 mod activation;
 mod copy;
 mod gather;
+mod layer_norm;
 mod linear;
 mod loss;
 mod matmul;
@@ -18,6 +19,7 @@ mod swap_axes;
 pub const KERNELS: &[crate::Entry] = &[
     ("dense/copy", copy::bench),
     ("dense/matmul", matmul::bench),
+    ("dense/layer_norm", layer_norm::bench),
     ("dense/linear", linear::bench),
     ("dense/activation", activation::bench),
     ("dense/optimizer", optimizer::bench),

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod copy;
 pub mod gather;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -19,6 +20,7 @@ pub mod swap_axes;
 pub use activation::*;
 pub use copy::*;
 pub use gather::*;
+pub use layer_norm::*;
 pub use linear::*;
 pub use loss::*;
 pub use matmul::*;

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod copy;
 pub mod gather;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -18,25 +19,27 @@ pub mod swap_axes;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(copy::cases());
+    all.extend(gather::cases());
+    all.extend(layer_norm::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
     all.extend(norm::cases());
     all.extend(optimizer::cases());
     all.extend(random::cases());
-    all.extend(copy::cases());
     all.extend(reduce::cases());
     all.extend(scan::cases());
     all.extend(softmax::cases());
     all.extend(sort::cases());
     all.extend(swap_axes::cases());
-    all.extend(gather::cases());
     all
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
     gather::CANARIES,
+    layer_norm::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
     norm::CANARIES,
