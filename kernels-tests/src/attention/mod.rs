@@ -1,16 +1,28 @@
 //! Cases and references of `patchfield::attention`.
 
+pub mod head_selector;
 pub mod learned_order;
+pub mod patch;
 pub mod position;
 pub mod rotary;
+pub mod token_select;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
+    all.extend(head_selector::cases());
     all.extend(learned_order::cases());
+    all.extend(patch::cases());
     all.extend(position::cases());
     all.extend(rotary::cases());
+    all.extend(token_select::cases());
     all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] =
-    &[learned_order::CANARIES, position::CANARIES, rotary::CANARIES];
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[
+    head_selector::CANARIES,
+    learned_order::CANARIES,
+    patch::CANARIES,
+    position::CANARIES,
+    rotary::CANARIES,
+    token_select::CANARIES,
+];
