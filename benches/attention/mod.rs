@@ -1,3 +1,17 @@
 //! One file a kernel.
 
-pub const KERNELS: &[crate::Entry] = &[];
+mod head_selector;
+mod learned_order;
+mod patch;
+mod position;
+mod rotary;
+mod token_select;
+
+pub const KERNELS: &[crate::Entry] = &[
+    ("attention/head_selector", head_selector::bench),
+    ("attention/learned_order", learned_order::bench),
+    ("attention/patch", patch::bench),
+    ("attention/position", position::bench),
+    ("attention/rotary", rotary::bench),
+    ("attention/token_select", token_select::bench),
+];
