@@ -4,6 +4,7 @@ mod head_selector;
 mod learned_order;
 mod patch;
 mod position;
+mod qkv;
 mod rotary;
 mod token_select;
 
@@ -12,6 +13,7 @@ pub const KERNELS: &[crate::Entry] = &[
     ("attention/learned_order", learned_order::bench),
     ("attention/patch", patch::bench),
     ("attention/position", position::bench),
+    ("attention/qkv", qkv::bench),
     ("attention/rotary", rotary::bench),
     ("attention/token_select", token_select::bench),
 ];

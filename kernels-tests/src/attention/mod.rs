@@ -4,6 +4,7 @@ pub mod head_selector;
 pub mod learned_order;
 pub mod patch;
 pub mod position;
+pub mod qkv;
 pub mod rotary;
 pub mod token_select;
 
@@ -13,6 +14,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(learned_order::cases());
     all.extend(patch::cases());
     all.extend(position::cases());
+    all.extend(qkv::cases());
     all.extend(rotary::cases());
     all.extend(token_select::cases());
     all
@@ -23,6 +25,7 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     learned_order::CANARIES,
     patch::CANARIES,
     position::CANARIES,
+    qkv::CANARIES,
     rotary::CANARIES,
     token_select::CANARIES,
 ];
