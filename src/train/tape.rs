@@ -86,6 +86,12 @@ impl Tape {
         Variable { tensor: tensor.clone(), id: self.variables - 1 }
     }
 
+    /// The forward passes alone, ready to be encoded: for a model that is not trained.
+    #[must_use]
+    pub fn into_recording(self) -> Recording {
+        self.recording
+    }
+
     /// Records dispatches that no gradient flows through.
     pub fn constant(&mut self, forward: Recording) {
         self.recording.append(forward);
