@@ -1,7 +1,11 @@
 //! Cases and references of `patchfield::attention`.
 
+pub mod flash_attention;
+
 pub fn cases() -> Vec<crate::harness::Case> {
-    Vec::new()
+    let mut all = Vec::new();
+    all.extend(flash_attention::cases());
+    all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[];
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[flash_attention::CANARIES];
