@@ -19,3 +19,9 @@ pub use qkv::*;
 pub use rotary::*;
 pub use token_select::*;
 pub use tree::*;
+mod config;
+pub mod flash_attention;
+mod pass;
+
+pub use config::*;
+pub use flash_attention::*;

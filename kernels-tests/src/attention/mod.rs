@@ -29,3 +29,12 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     rotary::CANARIES,
     token_select::CANARIES,
 ];
+pub mod flash_attention;
+
+pub fn cases() -> Vec<crate::harness::Case> {
+    let mut all = Vec::new();
+    all.extend(flash_attention::cases());
+    all
+}
+
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[flash_attention::CANARIES];
