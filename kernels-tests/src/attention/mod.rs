@@ -1,5 +1,6 @@
 //! Cases and references of `patchfield::attention`.
 
+pub mod flash_attention;
 pub mod head_selector;
 pub mod learned_order;
 pub mod patch;
@@ -10,6 +11,7 @@ pub mod token_select;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
+    all.extend(flash_attention::cases());
     all.extend(head_selector::cases());
     all.extend(learned_order::cases());
     all.extend(patch::cases());
@@ -21,6 +23,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
+    flash_attention::CANARIES,
     head_selector::CANARIES,
     learned_order::CANARIES,
     patch::CANARIES,
@@ -29,12 +32,3 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     rotary::CANARIES,
     token_select::CANARIES,
 ];
-pub mod flash_attention;
-
-pub fn cases() -> Vec<crate::harness::Case> {
-    let mut all = Vec::new();
-    all.extend(flash_attention::cases());
-    all
-}
-
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[flash_attention::CANARIES];
