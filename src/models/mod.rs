@@ -6,6 +6,8 @@ mod picture;
 mod radial_field;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod sampler;
+mod vision_transformer;
 
 pub use picture::Picture;
 pub use radial_field::{FitConfig, Progress, RadialField, RadialFieldConfig, Region};
+pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};

@@ -6,13 +6,16 @@
 //! [`Recording`](crate::Recording) that a training loop encodes again at every step.
 
 pub mod checkpoint;
+pub mod ops;
 mod parameters;
 mod schedule;
 mod tape;
 mod tensor;
+mod update;
 
 pub use checkpoint::Checkpoint;
 pub use parameters::Parameters;
 pub use schedule::Schedule;
 pub use tape::{Gradients, Tape, Variable};
 pub use tensor::Tensor;
+pub use update::{Update, UpdateConfig, Updated};

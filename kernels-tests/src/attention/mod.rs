@@ -2,7 +2,10 @@
 
 pub mod combine;
 pub mod hopfield;
+pub mod flash_attention;
+pub mod head_selector;
 pub mod learned_order;
+pub mod patch;
 pub mod position;
 pub mod query_pool;
 pub mod rotary;
@@ -12,11 +15,23 @@ pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(combine::cases());
     all.extend(hopfield::cases());
+pub mod qkv;
+pub mod rotary;
+pub mod token_select;
+
+pub fn cases() -> Vec<crate::harness::Case> {
+    let mut all = Vec::new();
+    all.extend(flash_attention::cases());
+    all.extend(head_selector::cases());
     all.extend(learned_order::cases());
+    all.extend(patch::cases());
     all.extend(position::cases());
     all.extend(query_pool::cases());
     all.extend(rotary::cases());
     all.extend(transport::cases());
+    all.extend(qkv::cases());
+    all.extend(rotary::cases());
+    all.extend(token_select::cases());
     all
 }
 
@@ -28,4 +43,12 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     query_pool::CANARIES,
     rotary::CANARIES,
     transport::CANARIES,
+    flash_attention::CANARIES,
+    head_selector::CANARIES,
+    learned_order::CANARIES,
+    patch::CANARIES,
+    position::CANARIES,
+    qkv::CANARIES,
+    rotary::CANARIES,
+    token_select::CANARIES,
 ];
