@@ -20,7 +20,16 @@ use patchfield::train::Schedule;
 use patchfield::{Context, Error, Requirements, wgpu};
 use picture::Colour;
 
-/// Fits a neural field (multiresolution hash grid and a small MLP) to a picture.
+/// What stands between the position and the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Field {
+    /// A multiresolution grid.
+    Grid,
+    /// A small grid, and radial bases placed by the picture (NeuRBF).
+    Radial,
+}
+
+/// Fits a neural field (multiresolution grid, with or without radial bases, and a small MLP) to a picture.
 #[derive(Debug, Parser)]
 struct Options {
     /// PNG or JPEG, 8 or 16 bits, grey, RGB or with alpha; none: a computed test picture.
@@ -37,7 +46,13 @@ struct Options {
     /// Fit the stored values, or linear light.
     #[arg(long, value_enum, default_value = "srgb")]
     colour: Colour,
-    /// Levels of the grid.
+    /// What stands between the position and the network.
+    #[arg(long, value_enum, default_value = "grid")]
+    field: Field,
+    /// Trained parameters of a radial field, its number of centres [default: the published rule].
+    #[arg(long)]
+    params: Option<u64>,
+    /// Levels of the grid of a field without radial bases.
     #[arg(long, default_value_t = 16)]
     levels: u32,
     /// Logarithm of the entries of a level's table.
@@ -108,10 +123,21 @@ fn run(options: &Options) -> Result<(), String> {
     let cpu = context.capabilities().cpu;
     let steps = options.steps.unwrap_or(if cpu { 750 } else { 4000 });
     let batch = options.batch.unwrap_or(if cpu { 1 << 14 } else { 1 << 18 });
-    let config = RadialFieldConfig::for_picture(target.width, target.height, target.channels)
-        .with_table(options.levels, options.log2_table);
-    let mut field = RadialField::new(&context, config, options.seed).map_err(|e| e.to_string())?;
-    println!("field    {} parameters", field.parameter_count());
+    let (width, height, channels) = (target.width, target.height, target.channels);
+    let config = match (options.field, options.params) {
+        (Field::Grid, None) => Ok(RadialFieldConfig::for_picture(width, height, channels)
+            .with_table(options.levels, options.log2_table)),
+        (Field::Grid, Some(_)) => return Err("--params needs --field radial".into()),
+        (Field::Radial, None) => {
+            RadialFieldConfig::hybrid_for_picture(width, height, channels, options.log2_table)
+        }
+        (Field::Radial, Some(n)) => RadialFieldConfig::hybrid_with_parameters(width, height, channels, n),
+    }
+    .map_err(|e| e.to_string())?;
+    let mut field =
+        RadialField::for_picture(&context, config, &target, options.seed).map_err(|e| e.to_string())?;
+    let centres = config.radial.map_or(String::new(), |radial| format!(", {} centres", radial.centres));
+    println!("field    {} parameters{centres}", field.parameter_count());
     let fit = FitConfig {
         steps,
         batch,

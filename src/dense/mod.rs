@@ -1,9 +1,11 @@
 //! Dense building blocks: what every family stands on.
 
 pub mod activation;
+pub mod concatenate;
 pub mod copy;
 pub mod gather;
 pub mod layer_norm;
+pub mod inverted_index;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -18,9 +20,11 @@ mod sum;
 pub mod swap_axes;
 
 pub use activation::*;
+pub use concatenate::*;
 pub use copy::*;
 pub use gather::*;
 pub use layer_norm::*;
+pub use inverted_index::*;
 pub use linear::*;
 pub use loss::*;
 pub use matmul::*;

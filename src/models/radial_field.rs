@@ -1,8 +1,9 @@
-//! Neural fields over the plane: a multiresolution grid and a small network.
+//! Neural fields over the plane: a multiresolution grid, radial bases beside it, and a small network.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::hybrid::{self, Hybrid};
 use super::picture::Picture;
 use super::sampler::Sampler;
 use crate::dense::{
@@ -15,7 +16,7 @@ use crate::dispatch::{
 use crate::radial::{
     FusedMlpBackward, FusedMlpBackwardArgs, FusedMlpConfig, FusedMlpForward, FusedMlpForwardArgs,
     GridEncodingBackwardTable, GridEncodingBackwardTableArgs, GridEncodingConfig, GridEncodingForward,
-    GridEncodingForwardArgs,
+    GridEncodingForwardArgs, RadialFunction, RadialShape,
 };
 use crate::train::{Checkpoint, Parameters, Schedule, Tensor};
 
@@ -30,6 +31,30 @@ pub struct RadialFieldConfig {
     pub layers: u32,
     /// Values of a pixel, 1 to 4.
     pub channels: u32,
+    /// Radial bases beside the grid; then the first hidden layer has a sinusoid. `None`: the grid
+    /// alone.
+    pub radial: Option<RadialBasesConfig>,
+}
+
+/// The radial half of a hybrid field (Chen et al. 2023, "NeuRBF").
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RadialBasesConfig {
+    /// Centres, at least as many as neighbours.
+    pub centres: u32,
+    /// Nearest centres of a point, 1 to 32.
+    pub neighbours: u32,
+    /// Features, at least 1.
+    pub features: u32,
+    /// The kernel function.
+    pub function: RadialFunction,
+    /// What a shape is; symmetric for a picture.
+    pub shape: RadialShape,
+    /// The picture spans `-extent` to `extent` along each axis: its size over 128, as published.
+    pub extent: [f64; 2],
+    /// Lowest and highest frequency of the features' sinusoids.
+    pub frequencies: [f64; 2],
+    /// The same of the first hidden layer.
+    pub hidden_frequencies: [f64; 2],
 }
 
 impl RadialFieldConfig {
@@ -37,8 +62,113 @@ impl RadialFieldConfig {
     /// tables of `2^15` entries, and two hidden layers of 64.
     #[must_use]
     pub fn for_picture(width: u32, height: u32, channels: u32) -> Self {
-        let config = Self { grid: GridEncodingConfig::default(), width: 64, layers: 2, channels };
+        let grid = GridEncodingConfig::default();
+        let config = Self { grid, width: 64, layers: 2, channels, radial: None };
         config.with_finest(width.max(height) / 2)
+    }
+
+    /// The published hybrid for a picture of this size: a grid of 2 levels, and as many centres as
+    /// make it as large as the grid of [`for_picture`](Self::for_picture) with tables of
+    /// `2^log2_table_size` entries would be, shapes counted with the centres.
+    pub fn hybrid_for_picture(width: u32, height: u32, channels: u32, log2_table_size: u32) -> Result<Self> {
+        let mut reference = Self::for_picture(width, height, channels).with_table(16, log2_table_size);
+        reference.grid.align_corners = true;
+        let radial = RadialBasesConfig {
+            centres: 0,
+            neighbours: 4,
+            features: 32,
+            function: RadialFunction::InverseQuadratic,
+            shape: RadialShape::Symmetric,
+            extent: [f64::from(width) / 128.0, f64::from(height) / 128.0],
+            frequencies: [0.125, 4096.0],
+            hidden_frequencies: [1.0, 1000.0],
+        };
+        let hybrid = Self { radial: Some(radial), ..reference.with_table(2, log2_table_size) };
+        hybrid.with_centres_for(&reference, width.max(height) / 2)
+    }
+
+    /// The published hybrid for signed distances in the cube, for its number of parameters: fitting
+    /// fields in three dimensions is not here yet.
+    pub fn hybrid_for_distances(log2_table_size: u32) -> Result<Self> {
+        let grid = GridEncodingConfig { dims: 3, log2_table_size, ..GridEncodingConfig::default() };
+        let reference = Self { grid, width: 64, layers: 2, channels: 1, radial: None }.with_finest(2048);
+        let radial = RadialBasesConfig {
+            centres: 0,
+            neighbours: 8,
+            features: 16,
+            function: RadialFunction::Hat,
+            shape: RadialShape::Scalar,
+            extent: [1.0; 2],
+            frequencies: [1.0, 8.0],
+            hidden_frequencies: [30.0, 300.0],
+        };
+        let mut hybrid = Self { radial: Some(radial), ..reference };
+        hybrid.grid.features = 1;
+        hybrid.with_centres_for(&reference, 2048)
+    }
+
+    /// As many centres as make the hybrid, shapes and positions counted, as large as `reference`.
+    ///
+    /// The reference's entries are counted by the published rule in f64, in which a resolution of
+    /// 32.00000000000001 is 33: the grid itself has 32 corners there.
+    fn with_centres_for(mut self, reference: &Self, finest: u32) -> Result<Self> {
+        let grid = &reference.grid;
+        let base = f64::from(grid.base_resolution);
+        let ratio = f64::from(finest) / base;
+        let growth = (ratio.max(1.0).log2() / f64::from(grid.levels - 1)).exp2();
+        let entries: u64 = (0..grid.levels)
+            .map(|level| {
+                let resolution = (base * growth.powf(f64::from(level))).ceil() as u64;
+                // What is above every table is not squared further.
+                let corners = resolution.min(1 << 16).pow(grid.dims);
+                corners.min(1 << grid.log2_table_size).next_multiple_of(8)
+            })
+            .sum();
+        let network = u64::from(reference.network(1, false).parameter_count());
+        let all = entries * u64::from(grid.features) + network;
+        let rest = self.parameter_count()?;
+        let dims = self.grid.dims;
+        if let Some(radial) = &mut self.radial {
+            let each = radial.features + dims + radial.shape.size(dims);
+            // Parameters fit into 32 bits, as tables do.
+            radial.centres = (all.saturating_sub(rest) / u64::from(each)) as u32;
+        }
+        Ok(self)
+    }
+
+    /// The hybrid with just this number of trained parameters, or the most below it that a whole
+    /// number of centres gives: the largest table for which the published rule does not ask for
+    /// more, and centres for what is left.
+    pub fn hybrid_with_parameters(width: u32, height: u32, channels: u32, parameters: u64) -> Result<Self> {
+        for log2_table_size in (4..=24).rev() {
+            let mut config = Self::hybrid_for_picture(width, height, channels, log2_table_size)?;
+            let count = config.parameter_count()?;
+            if count > parameters {
+                continue;
+            }
+            if let Some(radial) = &mut config.radial {
+                let more = (parameters - count) / u64::from(radial.features);
+                radial.centres = radial.centres.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+                if radial.centres >= radial.neighbours {
+                    return Ok(config);
+                }
+            }
+        }
+        let need = "enough for the network, a grid and a few centres";
+        check_config(false, "parameters", need, parameters)?;
+        Ok(Self::for_picture(width, height, channels))
+    }
+
+    /// Trained numbers: table entries, weights and biases (without the padding of the network), and
+    /// the features of the centres; positions and shapes of the centres are frozen.
+    pub fn parameter_count(&self) -> Result<u64> {
+        let table = u64::from(self.grid.parameter_count()?);
+        let network = u64::from(self.network(1, false).parameter_count());
+        let Some(radial) = &self.radial else { return Ok(table + network) };
+        let joined = u64::from(self.grid.outputs()) + u64::from(radial.features);
+        let first = u64::from(self.width) * (joined + 1);
+        let features = u64::from(radial.centres) * u64::from(radial.features);
+        Ok(table + network + first + features + joined)
     }
 
     /// Other numbers of levels and of entries, with the same finest resolution.
@@ -62,10 +192,15 @@ impl RadialFieldConfig {
     }
 
     fn network(&self, points: u32, keep: bool) -> FusedMlpConfig {
+        // Of a hybrid the first layer is a kernel of its own.
+        let (inputs, layers) = match self.radial {
+            None => (self.grid.outputs(), self.layers),
+            Some(_) => (self.width, self.layers.saturating_sub(1)),
+        };
         FusedMlpConfig {
-            inputs: self.grid.outputs(),
+            inputs,
             width: self.width,
-            layers: self.layers,
+            layers,
             outputs: self.channels,
             points,
             keep,
@@ -75,7 +210,20 @@ impl RadialFieldConfig {
 
     fn check(&self) -> Result<()> {
         check_config(self.grid.dims == 2, "dims", "2 for a picture", self.grid.dims)?;
-        check_config((1..=4).contains(&self.channels), "channels", "1 to 4", self.channels)
+        check_config((1..=4).contains(&self.channels), "channels", "1 to 4", self.channels)?;
+        let Some(radial) = &self.radial else { return Ok(()) };
+        check_config(self.layers >= 2, "layers", "at least 2 with radial bases", self.layers)?;
+        let RadialBasesConfig { centres, neighbours, features, shape, .. } = *radial;
+        check_config((1..=32).contains(&neighbours), "neighbours", "1 to 32", neighbours)?;
+        check_config(features > 0, "features", "at least 1", features)?;
+        let need = format!("at least the {neighbours} neighbours");
+        check_config(centres >= neighbours, "centres", &need, centres)?;
+        check_config(shape == RadialShape::Symmetric, "shape", "symmetric for a picture", shape)?;
+        let above = |v: f64| v.is_finite() && v > 0.0;
+        check_config(radial.extent.into_iter().all(above), "extent", "above 0", radial.extent)?;
+        let ranges = [radial.frequencies, radial.hidden_frequencies];
+        check_config(ranges.concat().into_iter().all(above), "frequencies", "above 0", ranges)?;
+        crate::dispatch::count("radial weights", &[centres, features]).map(drop)
     }
 }
 
@@ -142,15 +290,27 @@ pub struct RadialField {
     config: RadialFieldConfig,
     table: Tensor,
     weights: Tensor,
+    hybrid: Option<Hybrid>,
+}
+
+/// The tensors of a forward pass over a fixed number of points.
+struct Pass {
+    positions: Tensor,
+    encoded: Tensor,
+    output: Tensor,
+    kept: Tensor,
+    hybrid: Option<hybrid::Buffers>,
 }
 
 /// Everything that a training step touches, bound once.
 struct Trainer {
     step: wgpu::Buffer,
-    positions: Tensor,
+    pass: Pass,
     target: Tensor,
     loss: Tensor,
-    moments: [Tensor; 4],
+    moments: Vec<Tensor>,
+    /// What depends on the positions alone: neighbours, bases, inverted lists.
+    locate: Recording,
     recording: Recording,
     _scratch: Vec<Scratch>,
 }
@@ -158,6 +318,9 @@ struct Trainer {
 impl RadialField {
     /// With initial values from a seed: the table uniform in +-1e-4, the weights uniform in
     /// +-sqrt(6 / inputs) (He et al. 2015), biases 0.
+    ///
+    /// A hybrid has all weights and biases uniform in +-1 / sqrt(inputs), as published, and centres
+    /// uniform over the picture; [`for_picture`](Self::for_picture) places them by what is to be fitted.
     pub fn new(context: &Context, config: RadialFieldConfig, seed: u64) -> Result<Self> {
         config.check()?;
         let mut state = seed;
@@ -171,18 +334,56 @@ impl RadialField {
         FusedMlpForward::plan(&network, context.capabilities())?;
         let mut weights = vec![0.0; network.weight_count() as usize];
         for layer in network.layer_table() {
-            let size = (6.0 / layer.inputs as f32).sqrt();
+            let spread: f32 = if config.radial.is_some() { 1.0 } else { 6.0 };
+            let size = (spread / layer.inputs as f32).sqrt();
             for o in 0..layer.outputs {
                 let row = (layer.first + o * layer.stride()) as usize;
                 weights[row..row + layer.inputs as usize].fill_with(|| uniform(size));
+                if config.radial.is_some() {
+                    weights[row + layer.bias as usize] = uniform(size);
+                }
             }
         }
+        let hybrid = match config.radial {
+            None => None,
+            Some(radial) => {
+                let hybrid = Hybrid::new(context, radial, config.grid.outputs(), config.width, &mut uniform)?;
+                let [x, y] = radial.extent.map(|extent| extent as f32);
+                let centres: Vec<f32> = (0..radial.centres).flat_map(|_| [uniform(x), uniform(y)]).collect();
+                hybrid.centres.write(context, &centres)?;
+                // As wide as the share of the area that a centre has.
+                let share = radial.extent.map(|extent| 4.0 * extent * extent / f64::from(radial.centres));
+                let shape = [(1.0 / share[0]) as f32, 0.0, (1.0 / share[1]) as f32];
+                hybrid.shapes.write(context, &shape.repeat(radial.centres as usize))?;
+                Some(hybrid)
+            }
+        };
         Ok(Self {
             context: context.clone(),
             config,
             table: Tensor::from_slice(context, "grid.table", &[entries], &table)?,
             weights: Tensor::from_slice(context, "network.weights", &[weights.len() as u32], &weights)?,
+            hybrid,
         })
+    }
+
+    /// As [`new`](Self::new), with the centres of a hybrid placed by the picture: weighted k-means of
+    /// its pixels, and shapes from the covariance of what each centre has.
+    #[cfg(feature = "blocking")]
+    pub fn for_picture(
+        context: &Context,
+        config: RadialFieldConfig,
+        picture: &Picture,
+        seed: u64,
+    ) -> Result<Self> {
+        let field = Self::new(context, config, seed)?;
+        if let (Some(hybrid), Some(radial)) = (&field.hybrid, &config.radial) {
+            let placed =
+                super::centre_placement::place(context, picture, radial.extent, radial.centres, seed)?;
+            hybrid.centres.write(context, &placed.centres)?;
+            hybrid.shapes.write(context, &placed.shapes)?;
+        }
+        Ok(field)
     }
 
     /// The configuration.
@@ -191,90 +392,142 @@ impl RadialField {
         &self.config
     }
 
-    /// Trainable numbers: table entries, weights and biases, without padding of the weights.
+    /// Trained numbers: see [`RadialFieldConfig::parameter_count`].
     #[must_use]
     pub fn parameter_count(&self) -> u64 {
-        u64::from(self.table.len()) + u64::from(self.config.network(1, false).parameter_count())
+        // The configuration was checked: it fits.
+        self.config.parameter_count().unwrap_or_default()
     }
 
+    /// What is trained.
     fn parameters(&self) -> Result<Parameters> {
         let mut parameters = Parameters::new();
         parameters.insert("grid.table", &self.table)?;
         parameters.insert("network.weights", &self.weights)?;
+        for (name, tensor) in self.hybrid.iter().flat_map(Hybrid::trained) {
+            parameters.insert(name, tensor)?;
+        }
         Ok(parameters)
     }
 
-    /// Forward pass for positions that are already on the device.
-    fn forward(
-        &self,
-        positions: &Tensor,
-        output: &Tensor,
-        encoded: &Tensor,
-        kept: &Tensor,
-        keep: bool,
-    ) -> Result<Recording> {
-        let points = positions.len() / 2;
+    /// What a file holds: what is trained, and what is frozen.
+    fn tensors(&self) -> Result<Parameters> {
+        let mut tensors = self.parameters()?;
+        for (name, tensor) in self.hybrid.iter().flat_map(Hybrid::frozen) {
+            tensors.insert(name, tensor)?;
+        }
+        Ok(tensors)
+    }
+
+    /// The tensors of a pass; `keep` as for a backward pass.
+    fn pass(&self, points: u32, keep: bool) -> Result<Pass> {
+        let context = &self.context;
+        let tensor = |what, shape: &[u32]| Tensor::new(context, what, shape);
+        let network = self.config.network(points, keep);
+        FusedMlpForward::plan(&network, context.capabilities())?;
+        // `kept_count` was checked to fit by the plan.
+        let kept = if keep { network.kept_count() as u32 } else { 4 };
+        Ok(Pass {
+            positions: tensor("positions", &[points, 2])?,
+            encoded: tensor("encoded", &[points, self.config.grid.outputs()])?,
+            output: tensor("output", &[points, self.config.channels])?,
+            kept: tensor("kept", &[kept])?,
+            hybrid: self.hybrid.as_ref().map(|hybrid| hybrid.buffers(context, points)).transpose()?,
+        })
+    }
+
+    /// Forward pass for positions that are already on the device, and whose neighbours are known.
+    fn forward(&self, pass: &mut Pass, keep: bool) -> Result<Recording> {
+        let points = pass.positions.len() / 2;
         let mut recording = GridEncodingForward::new(&self.context, self.config.grid(points))?.prepare(
             &GridEncodingForwardArgs {
-                positions: positions.view(),
+                positions: pass.positions.view(),
                 table: self.table.view(),
-                encoded: encoded.view(),
+                encoded: pass.encoded.view(),
             },
         )?;
+        let mut input = pass.encoded.clone();
+        if let (Some(hybrid), Some(buffers)) = (&self.hybrid, &mut pass.hybrid) {
+            recording.append(hybrid.forward(&self.context, buffers, &pass.encoded)?);
+            input = buffers.hidden.clone();
+        }
         let network = FusedMlpForward::new(&self.context, self.config.network(points, keep))?;
         recording.append(network.prepare(&FusedMlpForwardArgs {
             weights: self.weights.view(),
-            x: encoded.view(),
-            y: output.view(),
-            kept: kept.view(),
+            x: input.view(),
+            y: pass.output.view(),
+            kept: pass.kept.view(),
         })?);
         Ok(recording)
+    }
+
+    /// Writes positions, `[N, 2]` in the unit square.
+    fn write_positions(&self, pass: &Pass, positions: &[f32]) -> Result<()> {
+        pass.positions.write(&self.context, positions)?;
+        if let (Some(buffers), Some(radial)) = (&pass.hybrid, &self.config.radial) {
+            let places: Vec<f32> = positions
+                .iter()
+                .enumerate()
+                .map(|(i, &t)| ((2.0 * f64::from(t) - 1.0) * radial.extent[i % 2]) as f32)
+                .collect();
+            buffers.places.write(&self.context, &places)?;
+        }
+        Ok(())
     }
 
     fn trainer(&self, batch: u32) -> Result<Trainer> {
         let context = &self.context;
         let channels = self.config.channels;
-        let features = self.config.grid.outputs();
+        let mut pass = self.pass(batch, true)?;
         let tensor = |what, shape: &[u32]| Tensor::new(context, what, shape);
-        let positions = tensor("positions", &[batch, 2])?;
         let target = tensor("target", &[batch, channels])?;
-        let encoded = tensor("encoded", &[batch, features])?;
-        let d_encoded = tensor("d encoded", &[batch, features])?;
-        let output = tensor("output", &[batch, channels])?;
+        let d_encoded = tensor("d encoded", pass.encoded.shape())?;
         let d_output = tensor("d output", &[batch, channels])?;
         let loss = tensor("loss", &[1])?;
         let d_table = tensor("d table", self.table.shape())?;
         let d_weights = tensor("d weights", self.weights.shape())?;
         let network = self.config.network(batch, true);
-        // `kept_count` was checked to fit by the plan.
         let backward = FusedMlpBackward::new(context, network)?;
-        let kept = tensor("kept", &[network.kept_count() as u32])?;
 
-        let mut recording = self.forward(&positions, &output, &encoded, &kept, true)?;
+        let mut recording = self.forward(&mut pass, true)?;
         let config = LossConfig { loss: Loss::Squared, count: batch * channels, scale: 1.0, gradient: true };
         let error = ElementwiseLoss::new(context, config)?;
         let error_scratch = error.create_scratch()?;
         recording.append(error.prepare(&ElementwiseLossArgs {
-            prediction: output.view(),
+            prediction: pass.output.view(),
             target: target.view(),
             loss: loss.view(),
             gradient: Some(d_output.view()),
             scratch: &error_scratch,
         })?);
         let backward_scratch = backward.create_scratch()?;
+        let input = pass.hybrid.as_ref().map_or(&pass.encoded, |buffers| &buffers.hidden).clone();
+        let d_input = match &pass.hybrid {
+            None => d_encoded.clone(),
+            Some(buffers) => tensor("d hidden", buffers.hidden.shape())?,
+        };
         recording.append(backward.prepare(&FusedMlpBackwardArgs {
             weights: self.weights.view(),
-            x: encoded.view(),
-            kept: kept.view(),
+            x: input.view(),
+            kept: pass.kept.view(),
             dy: d_output.view(),
             dweights: d_weights.view(),
-            dx: d_encoded.view(),
+            dx: d_input.view(),
             scratch: &backward_scratch,
         })?);
+        let mut gradients = vec![d_table.clone(), d_weights];
+        let mut locate = Recording::new();
+        if let (Some(hybrid), Some(buffers)) = (&self.hybrid, &mut pass.hybrid) {
+            let to = hybrid.gradients(context, batch)?;
+            locate.append(hybrid.locate(context, buffers)?);
+            locate.append(hybrid.invert(context, buffers, &to)?);
+            recording.append(hybrid.backward(context, buffers, &to, &d_input, &d_encoded)?);
+            gradients.extend(to.parameters);
+        }
         let to_table = GridEncodingBackwardTable::new(context, self.config.grid(batch))?;
         let table_scratch = to_table.create_scratch()?;
         recording.append(to_table.prepare(&GridEncodingBackwardTableArgs {
-            positions: positions.view(),
+            positions: pass.positions.view(),
             dy: d_encoded.view(),
             dtable: d_table.view(),
             scratch: &table_scratch,
@@ -284,24 +537,29 @@ impl RadialField {
         let zeros = |like: &Tensor| {
             Tensor::from_slice(context, "moment", like.shape(), &vec![0.0; like.len() as usize])
         };
-        let moments =
-            [zeros(&self.table)?, zeros(&self.table)?, zeros(&self.weights)?, zeros(&self.weights)?];
-        for (parameter, gradient, at) in [(&self.table, &d_table, 0), (&self.weights, &d_weights, 2)] {
+        let mut moments = Vec::new();
+        for ((name, parameter), gradient) in self.parameters()?.iter().zip(&gradients) {
+            let features = matches!(name, "grid.table" | "radial.weights" | "radial.bias");
+            let hybrid = self.hybrid.is_some();
             let config = OptimizerConfig {
                 // Entries that no pixel of the batch touches keep their moments.
-                skip_zero_gradient: at == 0,
+                skip_zero_gradient: name == "grid.table" && !hybrid,
+                // The published rates: 1e-2 for the network, 5e-3 for features.
+                rate: if hybrid && features { 0.5 } else { 1.0 },
                 ..OptimizerConfig::new(parameter.len(), METHOD)
             };
+            let [first, second] = [zeros(parameter)?, zeros(parameter)?];
             recording.append(Optimizer::new(context, config)?.prepare(&OptimizerArgs {
                 step: BufferView::new(&step),
                 gradient: gradient.view(),
                 parameter: parameter.view(),
-                moment1: Some(moments[at].view()),
-                moment2: Some(moments[at + 1].view()),
+                moment1: Some(first.view()),
+                moment2: Some(second.view()),
             })?);
+            moments.extend([first, second]);
         }
         let _scratch = vec![error_scratch, backward_scratch, table_scratch];
-        Ok(Trainer { step, positions, target, loss, moments, recording, _scratch })
+        Ok(Trainer { step, pass, target, loss, moments, locate, recording, _scratch })
     }
 
     /// Fits the field to a picture. The same field, picture and configuration give the same bits
@@ -317,25 +575,31 @@ impl RadialField {
         fit: &FitConfig,
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        let (batch, channels) = (fit.batch, self.config.channels);
-        check_config(batch > 0, "batch", "at least 1", batch)?;
+        let channels = self.config.channels;
+        check_config(fit.batch > 0, "batch", "at least 1", fit.batch)?;
         check_config(fit.report_every > 0, "report_every", "at least 1", fit.report_every)?;
         check_config(fit.learning_rate.is_finite(), "learning_rate", "finite", fit.learning_rate)?;
         check_config(picture.channels == channels, "channels", "those of the field", picture.channels)?;
+        let count = u64::from(picture.width) * u64::from(picture.height);
+        // A hybrid whose batch has room for all pixels takes them all, in their order: then what
+        // depends on the positions is found once.
+        let all = self.hybrid.is_some() && u64::from(fit.batch) >= count;
+        let batch = if all { count as u32 } else { fit.batch };
         crate::dispatch::count("batch", &[batch, channels.max(2)])?;
         let trainer = self.trainer(batch)?;
         let mut step = match &fit.checkpoint {
             Some((path, _)) if fit.resume => self.restore(path, fit, &trainer)?,
             _ => 0,
         };
-        let count = u64::from(picture.width) * u64::from(picture.height);
         let sampler = Sampler::new(count, fit.seed);
         let mut positions = vec![0.0f32; 2 * batch as usize];
         let mut target = vec![0.0f32; (batch * channels) as usize];
         let (started, first) = (std::time::Instant::now(), step);
         while step < fit.steps {
-            for i in 0..batch as usize {
-                let pixel = sampler.order(step * u64::from(batch) + i as u64) as usize;
+            let fresh = !all || step == first;
+            for i in (0..batch as usize).filter(|_| fresh) {
+                let sample = step * u64::from(batch) + i as u64;
+                let pixel = if all { i } else { sampler.order(sample) as usize };
                 let (x, y) = (pixel % picture.width as usize, pixel / picture.width as usize);
                 positions[2 * i] = (x as f32 + 0.5) / picture.width as f32;
                 positions[2 * i + 1] = (y as f32 + 0.5) / picture.height as f32;
@@ -343,8 +607,13 @@ impl RadialField {
                 target[i * channels..(i + 1) * channels]
                     .copy_from_slice(&picture.data[pixel * channels..(pixel + 1) * channels]);
             }
-            trainer.positions.write(&self.context, &positions)?;
-            trainer.target.write(&self.context, &target)?;
+            if fresh {
+                self.write_positions(&trainer.pass, &positions)?;
+                trainer.target.write(&self.context, &target)?;
+                if self.hybrid.is_some() {
+                    self.context.run_blocking(&trainer.locate)?;
+                }
+            }
             let rate = fit.learning_rate * fit.schedule.factor(step);
             let values = StepValues::new(step + 1, rate as f32, METHOD.betas());
             self.context.write(&trainer.step, 0, values.bytes());
@@ -383,11 +652,12 @@ impl RadialField {
         check_config(pixels > 0, "size", "at least one pixel", (width, height))?;
         let tile = pixels.min(TILE);
         let context = &self.context;
-        let positions = Tensor::new(context, "positions", &[tile, 2])?;
-        let encoded = Tensor::new(context, "encoded", &[tile, self.config.grid.outputs()])?;
-        let output = Tensor::new(context, "output", &[tile, channels])?;
-        let unused = Tensor::new(context, "kept", &[4])?;
-        let recording = self.forward(&positions, &output, &encoded, &unused, false)?;
+        let mut pass = self.pass(tile, false)?;
+        let mut recording = Recording::new();
+        if let (Some(hybrid), Some(buffers)) = (&self.hybrid, &mut pass.hybrid) {
+            recording.append(hybrid.locate(context, buffers)?);
+        }
+        recording.append(self.forward(&mut pass, false)?);
         let mut data = Vec::with_capacity((pixels * channels) as usize);
         for first in (0..pixels).step_by(tile as usize) {
             let at: Vec<f32> = (first..first + tile)
@@ -400,9 +670,9 @@ impl RadialField {
                         .map(|(t, d)| (region.low[d] + t * (region.high[d] - region.low[d])) as f32)
                 })
                 .collect();
-            positions.write(context, &at)?;
+            self.write_positions(&pass, &at)?;
             context.run_blocking(&recording)?;
-            let values = output.read(context)?;
+            let values = pass.output.read(context)?;
             data.extend_from_slice(&values[..(tile.min(pixels - first) * channels) as usize]);
         }
         Picture::new(width, height, channels, data)
@@ -423,19 +693,29 @@ impl RadialField {
             log2_table_size: file.get(path, "log2_table_size")?,
             base_resolution: file.get(path, "base_resolution")?,
             growth: file.get(path, "growth")?,
+            align_corners: file.get(path, "align_corners").unwrap_or(false),
             ..GridEncodingConfig::default()
+        };
+        // Files of the grid alone have no centres.
+        let radial = match file.get(path, "centres") {
+            Ok(centres) => Some(read_radial(&file, path, centres)?),
+            Err(_) => None,
         };
         let config = RadialFieldConfig {
             grid,
             width: file.get(path, "width")?,
             layers: file.get(path, "layers")?,
             channels: file.get(path, "channels")?,
+            radial,
         };
         // Before anything of the size that the metadata claims is allocated.
         config.check()?;
         file.tensor(path, "grid.table", &[grid.parameter_count()?])?;
+        if let Some(radial) = &config.radial {
+            file.tensor(path, "radial.weights", &[radial.centres, radial.features])?;
+        }
         let field = Self::new(context, config, 0)?;
-        for (name, tensor) in field.parameters()?.iter() {
+        for (name, tensor) in field.tensors()?.iter() {
             tensor.write(context, file.tensor(path, name, tensor.shape())?)?;
         }
         Ok(field)
@@ -444,7 +724,7 @@ impl RadialField {
     #[cfg(feature = "blocking")]
     fn contents(&self) -> Result<Checkpoint> {
         let mut file = Checkpoint::new();
-        for (name, tensor) in self.parameters()?.iter() {
+        for (name, tensor) in self.tensors()?.iter() {
             file.insert(name, tensor.shape(), tensor.read(&self.context)?);
         }
         let grid = &self.config.grid;
@@ -457,14 +737,32 @@ impl RadialField {
         file.set("width", self.config.width);
         file.set("layers", self.config.layers);
         file.set("channels", self.config.channels);
+        if let Some(radial) = &self.config.radial {
+            file.set("align_corners", grid.align_corners);
+            file.set("centres", radial.centres);
+            file.set("neighbours", radial.neighbours);
+            file.set("radial_features", radial.features);
+            file.set("function", radial.function as u32);
+            for (name, [low, high]) in radial_ranges(radial) {
+                file.set(format!("{name}.0"), low);
+                file.set(format!("{name}.1"), high);
+            }
+        }
         Ok(file)
+    }
+
+    /// Names of Adam's moments in a file, in the order of the parameters.
+    #[cfg(feature = "blocking")]
+    fn moment_names(&self) -> Result<Vec<String>> {
+        let parameters = self.parameters()?;
+        Ok(parameters.iter().flat_map(|(name, _)| [1, 2].map(|i| format!("adam.{name}.{i}"))).collect())
     }
 
     #[cfg(feature = "blocking")]
     fn checkpoint(&self, path: &Path, step: u64, fit: &FitConfig, trainer: &Trainer) -> Result<()> {
         let mut file = self.contents()?;
-        for (name, moment) in MOMENTS.iter().zip(&trainer.moments) {
-            file.insert(*name, moment.shape(), moment.read(&self.context)?);
+        for (name, moment) in self.moment_names()?.into_iter().zip(&trainer.moments) {
+            file.insert(name, moment.shape(), moment.read(&self.context)?);
         }
         file.set("step", step);
         file.set("seed", fit.seed);
@@ -487,17 +785,44 @@ impl RadialField {
             }
         }
         let step = file.get(path, "step")?;
-        let parameters = self.parameters()?;
-        let moments = MOMENTS.into_iter().zip(&trainer.moments);
-        for (name, tensor) in parameters.iter().chain(moments) {
+        let tensors = self.tensors()?;
+        let names = self.moment_names()?;
+        let moments = names.iter().map(String::as_str).zip(&trainer.moments);
+        for (name, tensor) in tensors.iter().chain(moments) {
             tensor.write(&self.context, file.tensor(path, name, tensor.shape())?)?;
         }
         Ok(step)
     }
 }
 
-const MOMENTS: [&str; 4] =
-    ["adam.grid.table.1", "adam.grid.table.2", "adam.network.weights.1", "adam.network.weights.2"];
+/// Pairs of numbers of a radial half, with their names in a file.
+fn radial_ranges(radial: &RadialBasesConfig) -> [(&'static str, [f64; 2]); 3] {
+    [
+        ("extent", radial.extent),
+        ("frequencies", radial.frequencies),
+        ("hidden_frequencies", radial.hidden_frequencies),
+    ]
+}
+
+fn read_radial(file: &Checkpoint, path: &Path, centres: u32) -> Result<RadialBasesConfig> {
+    let range = |name: &str| -> Result<[f64; 2]> {
+        Ok([file.get(path, &format!("{name}.0"))?, file.get(path, &format!("{name}.1"))?])
+    };
+    let function: usize = file.get(path, "function")?;
+    let need = "the number of a kernel function";
+    let function = RadialFunction::ALL.get(function).copied();
+    check_config(function.is_some(), "function", need, function)?;
+    Ok(RadialBasesConfig {
+        centres,
+        neighbours: file.get(path, "neighbours")?,
+        features: file.get(path, "radial_features")?,
+        function: function.unwrap_or_default(),
+        shape: RadialShape::Symmetric,
+        extent: range("extent")?,
+        frequencies: range("frequencies")?,
+        hidden_frequencies: range("hidden_frequencies")?,
+    })
+}
 
 const METHOD: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
 
@@ -509,4 +834,36 @@ fn non_finite(step: u64, fit: &FitConfig) -> Error {
         None => "try a smaller learning rate".into(),
     };
     Error::NonFinite { what: "loss", step, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chen et al. 2023: parameters of the models for pictures and for signed distances.
+    #[test]
+    fn parameter_counts_are_the_published_ones() {
+        let count =
+            |config: RadialFieldConfig| (config.radial.unwrap().centres, config.parameter_count().unwrap());
+        let picture = |side, log2| count(RadialFieldConfig::hybrid_for_picture(side, side, 3, log2).unwrap());
+        assert_eq!(picture(256, 15), (2_776, 128_871));
+        assert_eq!(picture(256, 12), (1_755, 71_623));
+        assert_eq!(picture(8000, 24), (795_365, 57_458_951));
+        let distances = |log2| count(RadialFieldConfig::hybrid_for_distances(log2).unwrap());
+        assert_eq!(distances(15), (23_600, 856_009));
+        assert_eq!(distances(14), (12_280, 448_489));
+        assert_eq!(distances(13), (6_347, 234_897));
+        assert_eq!(distances(12), (3_275, 124_305));
+    }
+
+    #[test]
+    fn a_number_of_parameters_is_met() {
+        for wanted in [10_000, 71_623, 100_000, 128_871, 500_000] {
+            let config = RadialFieldConfig::hybrid_with_parameters(256, 256, 3, wanted).unwrap();
+            let have = config.parameter_count().unwrap();
+            assert!(have <= wanted && wanted - have < 32, "{wanted}: {have}");
+            config.check().unwrap();
+        }
+        assert!(RadialFieldConfig::hybrid_with_parameters(256, 256, 3, 6_800).is_err());
+    }
 }

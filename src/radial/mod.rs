@@ -1,11 +1,20 @@
 //! Radial basis neural fields and what they are made of: encodings and small networks.
 
+mod centre_grid;
 pub mod coordinate_encoding;
+pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod nearest_neighbours;
+pub mod radial_basis;
+pub mod sinusoid_composition;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
+pub use feature_sinusoid::*;
 pub use fused_mlp::*;
 pub use grid_encoding::*;
+pub use nearest_neighbours::*;
+pub use radial_basis::*;
+pub use sinusoid_composition::*;
 pub use spherical_harmonics::*;

@@ -1,9 +1,11 @@
 //! Cases and references of `patchfield::dense`.
 
 pub mod activation;
+pub mod concatenate;
 pub mod copy;
 pub mod gather;
 pub mod layer_norm;
+pub mod inverted_index;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -22,6 +24,8 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(copy::cases());
     all.extend(gather::cases());
     all.extend(layer_norm::cases());
+    all.extend(concatenate::cases());
+    all.extend(inverted_index::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
@@ -38,8 +42,10 @@ pub fn cases() -> Vec<crate::harness::Case> {
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
+    concatenate::CANARIES,
     gather::CANARIES,
     layer_norm::CANARIES,
+    inverted_index::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
     norm::CANARIES,

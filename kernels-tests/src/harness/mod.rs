@@ -5,10 +5,12 @@
 //! element by element, and a second run must give the same bits.
 
 pub mod adapter;
+pub mod approximate;
 pub mod case;
 pub mod compare;
 pub mod random;
 pub mod run;
 
+pub use approximate::Approximate;
 pub use case::{Case, Data, Expected, Input, Views};
 pub use random::Random;

@@ -1,17 +1,32 @@
 //! Cases and references of `patchfield::radial`.
 
 pub mod coordinate_encoding;
+pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod nearest_neighbours;
+pub mod radial_basis;
+pub mod sinusoid_composition;
 pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(coordinate_encoding::cases());
+    all.extend(feature_sinusoid::cases());
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
+    all.extend(radial_basis::cases());
+    all.extend(sinusoid_composition::cases());
+    all.extend(nearest_neighbours::cases());
     all.extend(spherical_harmonics::cases());
     all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[fused_mlp::CANARIES, grid_encoding::CANARIES];
+pub const CANARIES: &[&[crate::canaries::Canary]] = &[
+    feature_sinusoid::CANARIES,
+    fused_mlp::CANARIES,
+    grid_encoding::CANARIES,
+    nearest_neighbours::CANARIES,
+    radial_basis::CANARIES,
+    sinusoid_composition::CANARIES,
+];
