@@ -1,6 +1,7 @@
 //! One file a kernel.
 
 mod activation;
+mod activation_jet;
 mod copy;
 mod gather;
 mod linear;
@@ -18,6 +19,7 @@ pub const KERNELS: &[crate::Entry] = &[
     ("dense/matmul", matmul::bench),
     ("dense/linear", linear::bench),
     ("dense/activation", activation::bench),
+    ("dense/activation_jet", activation_jet::bench),
     ("dense/optimizer", optimizer::bench),
     ("dense/loss", loss::bench),
     ("dense/norm", norm::bench),

@@ -1,6 +1,7 @@
 //! Dense building blocks: what every family stands on.
 
 pub mod activation;
+pub mod activation_jet;
 pub mod copy;
 pub mod gather;
 pub mod linear;
@@ -15,6 +16,7 @@ pub mod sort;
 mod sum;
 
 pub use activation::*;
+pub use activation_jet::*;
 pub use copy::*;
 pub use gather::*;
 pub use linear::*;

@@ -1,6 +1,7 @@
 //! Cases and references of `patchfield::dense`.
 
 pub mod activation;
+pub mod activation_jet;
 pub mod copy;
 pub mod gather;
 pub mod linear;
@@ -16,6 +17,7 @@ pub mod sort;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(activation_jet::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
@@ -32,6 +34,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
+    activation_jet::CANARIES,
     gather::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
