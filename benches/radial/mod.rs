@@ -3,11 +3,13 @@
 mod coordinate_encoding;
 mod fused_mlp;
 mod grid_encoding;
+mod smooth_mlp;
 mod spherical_harmonics;
 
 pub const KERNELS: &[crate::Entry] = &[
     ("radial/fused_mlp", fused_mlp::bench),
     ("radial/grid_encoding", grid_encoding::bench),
     ("radial/coordinate_encoding", coordinate_encoding::bench),
+    ("radial/smooth_mlp", smooth_mlp::bench),
     ("radial/spherical_harmonics", spherical_harmonics::bench),
 ];

@@ -1,11 +1,15 @@
 //! Radial basis neural fields and what they are made of: encodings and small networks.
 
 pub mod coordinate_encoding;
+mod differential;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod smooth_mlp;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
+pub use differential::Differential;
 pub use fused_mlp::*;
 pub use grid_encoding::*;
+pub use smooth_mlp::*;
 pub use spherical_harmonics::*;

@@ -3,6 +3,7 @@
 pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod smooth_mlp;
 pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
@@ -10,8 +11,10 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(coordinate_encoding::cases());
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
+    all.extend(smooth_mlp::cases());
     all.extend(spherical_harmonics::cases());
     all
 }
 
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[fused_mlp::CANARIES, grid_encoding::CANARIES];
+pub const CANARIES: &[&[crate::canaries::Canary]] =
+    &[fused_mlp::CANARIES, grid_encoding::CANARIES, smooth_mlp::CANARIES];
