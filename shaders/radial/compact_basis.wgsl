@@ -337,7 +337,7 @@ struct Seen {
     point: u32,
 }
 
-fn seen(i: u32) -> Seen {
+fn seen_of(i: u32) -> Seen {
     let point = lists[params.first_list + cells() + 1u + i];
     let place = place_of(records[i * RECORD].xyz);
     var total = vec4<f32>(0.0);
@@ -391,7 +391,7 @@ fn to_positions(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     let group = linear_group(params.first_group, id, n);
     let i = group * WORKGROUP + local;
     if group >= params.groups || i >= params.points { return; }
-    let seen = seen(i);
+    let seen = seen_of(i);
     var divisor = 1.0;
     if NORMALIZE { divisor = 1.0 / (seen.total.w + EPSILON); }
     var gradient = vec3<f32>(0.0);
@@ -456,7 +456,7 @@ fn weight_sum(index: u32, quad: u32, lane: u32, stride: u32) -> vec4<f32> {
     for (var row = 0u; row < ROWS; row++) {
         let run = run_of(node, row);
         for (var i = run.x + lane; i < run.y; i += stride) {
-            let seen = seen(i);
+            let seen = seen_of(i);
             let a = activation_of(bump_of(seen.place.p, centre), seen.total);
             let wave = wave_of(a.w, quad);
             if DIFFERENTIAL != ALONG { sum += dy[seen.at + quad] * wave.value; }
@@ -503,7 +503,7 @@ fn shape_sum(index: u32, lane: u32, stride: u32) -> vec4<f32> {
     for (var row = 0u; row < ROWS; row++) {
         let run = run_of(node, row);
         for (var i = run.x + lane; i < run.y; i += stride) {
-            let seen = seen(i);
+            let seen = seen_of(i);
             let bump = bump_of(seen.place.p, centre);
             let a = activation_of(bump, seen.total);
             let up = upstream(seen, node_index(node), a);

@@ -1,5 +1,6 @@
 //! Radial basis neural fields and what they are made of: encodings and small networks.
 
+pub mod compact_basis;
 pub mod coordinate_encoding;
 mod differential;
 pub mod fused_mlp;
@@ -7,6 +8,7 @@ pub mod grid_encoding;
 pub mod smooth_mlp;
 pub mod spherical_harmonics;
 
+pub use compact_basis::*;
 pub use coordinate_encoding::*;
 pub use differential::Differential;
 pub use fused_mlp::*;

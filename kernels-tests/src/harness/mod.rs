@@ -8,7 +8,9 @@ pub mod adapter;
 pub mod case;
 pub mod compare;
 pub mod random;
+pub mod rounded;
 pub mod run;
 
 pub use case::{Case, Data, Expected, Input, Views};
 pub use random::Random;
+pub use rounded::Rounded;

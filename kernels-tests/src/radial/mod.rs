@@ -1,5 +1,6 @@
 //! Cases and references of `patchfield::radial`.
 
+pub mod compact_basis;
 pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
@@ -8,6 +9,7 @@ pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
+    all.extend(compact_basis::cases());
     all.extend(coordinate_encoding::cases());
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
@@ -17,4 +19,4 @@ pub fn cases() -> Vec<crate::harness::Case> {
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] =
-    &[fused_mlp::CANARIES, grid_encoding::CANARIES, smooth_mlp::CANARIES];
+    &[compact_basis::CANARIES, fused_mlp::CANARIES, grid_encoding::CANARIES, smooth_mlp::CANARIES];
