@@ -5,6 +5,7 @@ pub mod coordinate_encoding;
 mod differential;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod grid_encoding_jet;
 pub mod smooth_mlp;
 pub mod spherical_harmonics;
 
@@ -13,5 +14,6 @@ pub use coordinate_encoding::*;
 pub use differential::Differential;
 pub use fused_mlp::*;
 pub use grid_encoding::*;
+pub use grid_encoding_jet::*;
 pub use smooth_mlp::*;
 pub use spherical_harmonics::*;
