@@ -6,6 +6,9 @@ mod picture;
 mod radial_field;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod sampler;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod siren_field;
 
 pub use picture::Picture;
 pub use radial_field::{FitConfig, Progress, RadialField, RadialFieldConfig, Region};
+pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};

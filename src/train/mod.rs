@@ -6,12 +6,14 @@
 //! [`Recording`](crate::Recording) that a training loop encodes again at every step.
 
 pub mod checkpoint;
+mod field_operations;
 mod parameters;
 mod schedule;
 mod tape;
 mod tensor;
 
 pub use checkpoint::Checkpoint;
+pub use field_operations::{CompactBasisOperands, Input, compact_basis, smooth_mlp};
 pub use parameters::Parameters;
 pub use schedule::Schedule;
 pub use tape::{Gradients, Tape, Variable};
