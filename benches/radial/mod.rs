@@ -5,6 +5,7 @@ mod coordinate_encoding;
 mod fused_mlp;
 mod grid_encoding;
 mod grid_encoding_jet;
+mod radial_basis;
 mod smooth_mlp;
 mod spherical_harmonics;
 
@@ -15,5 +16,6 @@ pub const KERNELS: &[crate::Entry] = &[
     ("radial/grid_encoding_jet", grid_encoding_jet::bench),
     ("radial/coordinate_encoding", coordinate_encoding::bench),
     ("radial/smooth_mlp", smooth_mlp::bench),
+    ("radial/radial_basis", radial_basis::bench),
     ("radial/spherical_harmonics", spherical_harmonics::bench),
 ];

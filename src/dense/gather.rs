@@ -36,8 +36,10 @@ static GATHER: [Shader; 2] = [
     shader!("dense/gather", "gather", [index], [read("index"), read("x"), write("y")]),
     shader!("dense/gather", "gather", [index], [read("index"), read("x").vec4(), write("y").vec4()]),
 ];
-static CLAMP: Shader = shader!("dense/gather", "clamp_index", [index], [read("index"), write("keys")]);
-static STARTS: Shader = shader!("dense/gather", "row_starts", [index], [read("sorted"), write("starts_out")]);
+pub(super) static CLAMP: Shader =
+    shader!("dense/gather", "clamp_index", [index], [read("index"), write("keys")]);
+pub(super) static STARTS: Shader =
+    shader!("dense/gather", "row_starts", [index], [read("sorted"), write("starts_out")]);
 static BLOCKS: [Shader; 2] = [
     shader!(
         "dense/gather",
@@ -117,7 +119,7 @@ impl GatherConfig {
     }
 
     /// A launch of one invocation for each of `outputs`.
-    fn launch(
+    pub(super) fn launch(
         &self,
         shader: &'static Shader,
         outputs: u32,

@@ -2,8 +2,10 @@
 
 pub mod activation;
 pub mod activation_jet;
+pub mod concatenate;
 pub mod copy;
 pub mod gather;
+pub mod inverted_index;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -17,8 +19,10 @@ mod sum;
 
 pub use activation::*;
 pub use activation_jet::*;
+pub use concatenate::*;
 pub use copy::*;
 pub use gather::*;
+pub use inverted_index::*;
 pub use linear::*;
 pub use loss::*;
 pub use matmul::*;

@@ -2,8 +2,10 @@
 
 pub mod activation;
 pub mod activation_jet;
+pub mod concatenate;
 pub mod copy;
 pub mod gather;
+pub mod inverted_index;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -18,6 +20,8 @@ pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
     all.extend(activation_jet::cases());
+    all.extend(concatenate::cases());
+    all.extend(inverted_index::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
@@ -35,7 +39,9 @@ pub fn cases() -> Vec<crate::harness::Case> {
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
     activation_jet::CANARIES,
+    concatenate::CANARIES,
     gather::CANARIES,
+    inverted_index::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
     norm::CANARIES,

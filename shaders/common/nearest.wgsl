@@ -1,0 +1,183 @@
+// Squared distances that are the same bits in every kernel, and the list of the K nearest.
+//
+// WGSL lets a compiler fuse a product with the sum that follows, in one kernel and not in another.
+// An exclusive or of the product's bits with a uniform that is always 0 keeps it from doing so: no
+// compiler can know. Distances are compared as integers, which order like the floats: none is
+// negative, and NaN comes last.
+
+struct Params {
+    first_group: u32,
+    groups: u32,
+    points: u32,
+    centres: u32,
+    k: u32,
+    always_0: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+const NOT_A_NUMBER: u32 = 0x7fc00000u;
+const LARGEST: u32 = 0xffffffffu;
+
+// The same value, but not known to be the result of a product.
+fn rounded(x: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(x) ^ params.always_0);
+}
+
+// Bits of the squared distance; of all NaNs, the same.
+fn squared_distance(a: vec4<f32>, b: vec4<f32>) -> u32 {
+    let d = a - b;
+    var sum = rounded(d.x * d.x);
+    if D > 1u { sum = rounded(sum + rounded(d.y * d.y)); }
+    if D > 2u { sum = rounded(sum + rounded(d.z * d.z)); }
+    if D > 3u { sum = rounded(sum + rounded(d.w * d.w)); }
+    return min(bitcast<u32>(sum), NOT_A_NUMBER);
+}
+
+// A squared distance with the centre it belongs to.
+struct Candidate {
+    distance: u32,
+    index: u32,
+}
+
+// The nearest so far, in order, the farthest in the last component of block BLOCKS - 1. Places that
+// K leaves over stand at the front, before everything.
+struct Nearest {
+    distance0: vec4<u32>, index0: vec4<u32>,
+    distance1: vec4<u32>, index1: vec4<u32>,
+    distance2: vec4<u32>, index2: vec4<u32>,
+    distance3: vec4<u32>, index3: vec4<u32>,
+    distance4: vec4<u32>, index4: vec4<u32>,
+    distance5: vec4<u32>, index5: vec4<u32>,
+    distance6: vec4<u32>, index6: vec4<u32>,
+    distance7: vec4<u32>, index7: vec4<u32>,
+}
+
+fn is_before(a: Candidate, distance: u32, index: u32) -> bool {
+    return a.distance < distance || (a.distance == distance && a.index < index);
+}
+
+fn none_yet() -> Nearest {
+    var list: Nearest;
+    let left_over = 4u * BLOCKS - params.k;
+    let far = vec4<u32>(LARGEST);
+    let first = vec4<u32>(select(LARGEST, 0u, left_over > 0u), select(LARGEST, 0u, left_over > 1u),
+                          select(LARGEST, 0u, left_over > 2u), LARGEST);
+    list.distance0 = first; list.index0 = first;
+    list.distance1 = far; list.index1 = far;
+    list.distance2 = far; list.index2 = far;
+    list.distance3 = far; list.index3 = far;
+    list.distance4 = far; list.index4 = far;
+    list.distance5 = far; list.index5 = far;
+    list.distance6 = far; list.index6 = far;
+    list.distance7 = far; list.index7 = far;
+    return list;
+}
+
+fn farthest(list: ptr<function, Nearest>) -> Candidate {
+    switch BLOCKS {
+        case 1u: { return Candidate((*list).distance0.w, (*list).index0.w); }
+        case 2u: { return Candidate((*list).distance1.w, (*list).index1.w); }
+        case 3u: { return Candidate((*list).distance2.w, (*list).index2.w); }
+        case 4u: { return Candidate((*list).distance3.w, (*list).index3.w); }
+        case 5u: { return Candidate((*list).distance4.w, (*list).index4.w); }
+        case 6u: { return Candidate((*list).distance5.w, (*list).index5.w); }
+        case 7u: { return Candidate((*list).distance6.w, (*list).index6.w); }
+        default: { return Candidate((*list).distance7.w, (*list).index7.w); }
+    }
+}
+
+// Four places of the list: `passing` takes the place of the first that it is before, and what
+// stood there passes on.
+struct Block {
+    distance: vec4<u32>,
+    index: vec4<u32>,
+    passing: Candidate,
+}
+
+fn insert_into(distance: vec4<u32>, index: vec4<u32>, passing: Candidate) -> Block {
+    let x = is_before(passing, distance.x, index.x);
+    let y = is_before(passing, distance.y, index.y);
+    let z = is_before(passing, distance.z, index.z);
+    let w = is_before(passing, distance.w, index.w);
+    // Where the place before was taken, its old content moves here.
+    return Block(
+        vec4<u32>(select(distance.x, passing.distance, x),
+                  select(select(distance.y, passing.distance, y), distance.x, x),
+                  select(select(distance.z, passing.distance, z), distance.y, y),
+                  select(select(distance.w, passing.distance, w), distance.z, z)),
+        vec4<u32>(select(index.x, passing.index, x),
+                  select(select(index.y, passing.index, y), index.x, x),
+                  select(select(index.z, passing.index, z), index.y, y),
+                  select(select(index.w, passing.index, w), index.z, z)),
+        Candidate(select(passing.distance, distance.w, w), select(passing.index, index.w, w)));
+}
+
+fn insert(list: ptr<function, Nearest>, candidate: Candidate) {
+    var b = insert_into((*list).distance0, (*list).index0, candidate);
+    (*list).distance0 = b.distance; (*list).index0 = b.index;
+    if BLOCKS > 1u {
+        b = insert_into((*list).distance1, (*list).index1, b.passing);
+        (*list).distance1 = b.distance; (*list).index1 = b.index;
+    }
+    if BLOCKS > 2u {
+        b = insert_into((*list).distance2, (*list).index2, b.passing);
+        (*list).distance2 = b.distance; (*list).index2 = b.index;
+    }
+    if BLOCKS > 3u {
+        b = insert_into((*list).distance3, (*list).index3, b.passing);
+        (*list).distance3 = b.distance; (*list).index3 = b.index;
+    }
+    if BLOCKS > 4u {
+        b = insert_into((*list).distance4, (*list).index4, b.passing);
+        (*list).distance4 = b.distance; (*list).index4 = b.index;
+    }
+    if BLOCKS > 5u {
+        b = insert_into((*list).distance5, (*list).index5, b.passing);
+        (*list).distance5 = b.distance; (*list).index5 = b.index;
+    }
+    if BLOCKS > 6u {
+        b = insert_into((*list).distance6, (*list).index6, b.passing);
+        (*list).distance6 = b.distance; (*list).index6 = b.index;
+    }
+    if BLOCKS > 7u {
+        b = insert_into((*list).distance7, (*list).index7, b.passing);
+        (*list).distance7 = b.distance; (*list).index7 = b.index;
+    }
+}
+
+fn distance_block(list: ptr<function, Nearest>, block: u32) -> vec4<u32> {
+    switch block {
+        case 0u: { return (*list).distance0; }
+        case 1u: { return (*list).distance1; }
+        case 2u: { return (*list).distance2; }
+        case 3u: { return (*list).distance3; }
+        case 4u: { return (*list).distance4; }
+        case 5u: { return (*list).distance5; }
+        case 6u: { return (*list).distance6; }
+        default: { return (*list).distance7; }
+    }
+}
+
+fn index_block(list: ptr<function, Nearest>, block: u32) -> vec4<u32> {
+    switch block {
+        case 0u: { return (*list).index0; }
+        case 1u: { return (*list).index1; }
+        case 2u: { return (*list).index2; }
+        case 3u: { return (*list).index3; }
+        case 4u: { return (*list).index4; }
+        case 5u: { return (*list).index5; }
+        case 6u: { return (*list).index6; }
+        default: { return (*list).index7; }
+    }
+}
+
+fn component(words: vec4<u32>, i: u32) -> u32 {
+    return select(select(words.x, words.y, i == 1u), select(words.z, words.w, i == 3u), i > 1u);
+}
+
+// The distance and the index of rank `i` below k.
+fn ranked(list: ptr<function, Nearest>, i: u32) -> Candidate {
+    let at = i + 4u * BLOCKS - params.k;
+    return Candidate(component(distance_block(list, at / 4u), at % 4u), component(index_block(list, at / 4u), at % 4u));
+}

@@ -1,0 +1,6 @@
+// Values that are stored as they are.
+alias Stored = Floats;
+
+fn unpacked(v: Stored) -> Floats {
+    return v;
+}

@@ -1,0 +1,171 @@
+// Features of radial bases by multi-frequency sinusoid composition (Chen et al. 2023, "NeuRBF",
+// equation 7), forward and backward.
+//
+//   forward:             y[n, f]    = sum_j w[i_j, f] psi_jf,   psi_jf = sin(m_f phi[n, j]), or phi[n, j]
+//   backward_phi:        dphi[n, j] = sum_f dy[n, f] w[i_j, f] m_f cos(m_f phi[n, j])
+//   weight_gradient:     dw[i, f]   = sum of dy[n, f] psi_jf over the pairs (n, j) with i_j = i
+//   frequency_gradient:  e[i, f]    = w[i, f] * sum of dy[n, f] phi cos(m_f phi) over the same pairs;
+//                        dm_f is their sum over the centres (dense/reduce)
+//   with i_j the neighbours of point n, j < K. psi is computed again wherever it is needed: nothing
+//   has points x neighbours x features elements.
+//
+// forward: one invocation a point and item. backward_phi: one a point and SLOTS of its neighbours, for
+// which it reads dy once.
+// backward_phi_staged, for GPUs: workgroups of 8 points; 8 invocations a point share its items, so
+// that they read neighbouring weights, and add up in workgroup memory (2,304 bytes).
+// weight_gradient, frequency_gradient: a workgroup has a centre and TILE items; its LANES share the
+// pairs of the centre's list and add up in a fixed order (at most 1,024 bytes; none for one lane).
+// The variant for CPU adapters is sinusoid_composition_subgroup.wgsl.
+
+@compute @workgroup_size(WORKGROUP)
+fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.count { return; }
+    let first = i / params.items * K;
+    let item = i % params.items;
+    let m = frequency(item);
+    var sum = Floats();
+    for (var j = 0u; j < K; j++) {
+        let w = unpacked(weights[row_of(first + j) + item]);
+        sum = fma(w, psi(phi[first + j], m), sum);
+    }
+    y[i] = sum;
+}
+
+struct Slots { a: Floats, b: Floats, c: Floats, d: Floats }
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.count { return; }
+    let blocks = (K + SLOTS - 1u) / SLOTS;
+    let first = i / blocks * params.items;
+    let slot = i % blocks * SLOTS;
+    let end = i / blocks * K + K - 1u;
+    let a = end + 1u - K + slot;
+    let b = min(a + 1u, end);
+    let c = min(a + 2u, end);
+    let d = min(a + 3u, end);
+    let row_a = row_of(a);
+    let row_b = row_of(b);
+    let row_c = row_of(c);
+    let row_d = row_of(d);
+    let phi_a = phi[a];
+    let phi_b = phi[b];
+    let phi_c = phi[c];
+    let phi_d = phi[d];
+    var s = Slots();
+    for (var item = 0u; item < params.items; item++) {
+        let g = dy[first + item];
+        let m = frequency(item);
+        s.a = fma(g * unpacked(weights[row_a + item]), psi_slope(phi_a, m), s.a);
+        if SLOTS > 1u {
+            s.b = fma(g * unpacked(weights[row_b + item]), psi_slope(phi_b, m), s.b);
+            s.c = fma(g * unpacked(weights[row_c + item]), psi_slope(phi_c, m), s.c);
+            s.d = fma(g * unpacked(weights[row_d + item]), psi_slope(phi_d, m), s.d);
+        }
+    }
+    dphi[a] = lanes_sum(s.a);
+    if SLOTS > 1u {
+        if a + 1u <= end { dphi[a + 1u] = lanes_sum(s.b); }
+        if a + 2u <= end { dphi[a + 2u] = lanes_sum(s.c); }
+        if a + 3u <= end { dphi[a + 3u] = lanes_sum(s.d); }
+    }
+}
+
+// One column more than there are lanes, against conflicts of banks.
+var<workgroup> products: array<f32, 576>;
+
+@compute @workgroup_size(64)
+fn backward_phi_staged(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                       @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let lane = local % 8u;
+    let point = min(group * 8u + local / 8u, params.points - 1u);
+    for (var first = 0u; first < K; first += 8u) {
+        for (var j = 0u; j < min(8u, K - first); j++) {
+            let pair = point * K + first + j;
+            let row = row_of(pair);
+            let own = phi[pair];
+            var sum = Floats();
+            for (var item = lane; item < params.items; item += 8u) {
+                let g = dy[point * params.items + item] * unpacked(weights[row + item]);
+                sum = fma(g, psi_slope(own, frequency(item)), sum);
+            }
+            products[(local / 8u * 8u + j) * 9u + lane] = lanes_sum(sum);
+        }
+        workgroupBarrier();
+        let pair = (group * 8u + local / 8u) * K + first + lane;
+        if first + lane < K && pair < params.count {
+            var total = 0.0;
+            for (var other = 0u; other < 8u; other++) { total += products[local * 9u + other]; }
+            dphi[pair] = total;
+        }
+        workgroupBarrier();
+    }
+}
+
+var<workgroup> sums: array<Floats, WORKGROUP>;
+
+// The sum over the lanes, in their order of pairs; valid in the first.
+fn lanes_total(own: Floats, local: u32) -> Floats {
+    if LANES == 1u { return own; }
+    sums[local] = own;
+    for (var half = LANES / 2u; half > 0u; half = half >> 1u) {
+        workgroupBarrier();
+        if local / TILE < half { sums[local] += sums[local + half * TILE]; }
+    }
+    return sums[local];
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let tiles = (params.items + TILE - 1u) / TILE;
+    let centre = group / tiles;
+    let own = group % tiles * TILE + local % TILE;
+    let item = min(own, params.items - 1u);
+    let m = frequency(item);
+    let end = min(starts[centre + 1u], params.points * K);
+    var sum = Floats();
+    for (var at = starts[centre] + local / TILE; at < end; at += LANES) {
+        let pair = min(order[at], params.points * K - 1u);
+        sum = fma(dy[pair / K * params.items + item], psi(phi[pair], m), sum);
+    }
+    let total = lanes_total(sum, local);
+    if local < TILE && own < params.items { dweights[centre * params.items + own] = total; }
+}
+
+@group(0) @binding(6) var<storage, read_write> dfrequencies: array<Floats>;  // [C, ITEMS]
+@group(0) @binding(7) var<storage, read> weights_in: array<Stored>;          // [C, ITEMS]
+
+@compute @workgroup_size(WORKGROUP)
+fn frequency_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                      @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let tiles = (params.items + TILE - 1u) / TILE;
+    let centre = group / tiles;
+    let own = group % tiles * TILE + local % TILE;
+    let item = min(own, params.items - 1u);
+    let m = frequency(item);
+    let end = min(starts[centre + 1u], params.points * K);
+    var sum = Floats();
+    for (var at = starts[centre] + local / TILE; at < end; at += LANES) {
+        let pair = min(order[at], params.points * K - 1u);
+        let own_phi = phi[pair];
+        sum = fma(dy[pair / K * params.items + item], own_phi * cosine(m * own_phi), sum);
+    }
+    let total = lanes_total(sum, local);
+    if local < TILE && own < params.items {
+        let at = centre * params.items + own;
+        dfrequencies[at] = unpacked(weights_in[at]) * total;
+    }
+}

@@ -1,0 +1,494 @@
+//! Features of radial bases by multi-frequency sinusoids (`shaders/radial/sinusoid_composition.wgsl`).
+
+use crate::dense::{ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction};
+use crate::dispatch::{
+    Arg, Binding, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result,
+    Scratch, Shader, check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+};
+
+/// How the features are computed. All variants give the same results to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinusoidCompositionVariant {
+    /// One invocation an output; needs nothing.
+    Plain,
+    /// For CPU adapters: pairs are read eight at a time and shared by shuffles. Needs subgroups of 8.
+    Subgroup,
+    /// For GPUs: the forward pass of `Plain`; sums of the backward pass in workgroup memory.
+    Staged,
+}
+
+impl SinusoidCompositionVariant {
+    fn resolve(config: &SinusoidCompositionConfig, caps: &Capabilities) -> Result<Self> {
+        let suits = if caps.cpu { Self::Subgroup } else { Self::Staged };
+        match config.variant {
+            Some(variant) => variant.check(caps).map(|()| variant),
+            None => Ok(suits.check(caps).map_or(Self::Plain, |()| suits)),
+        }
+    }
+
+    fn check(self, caps: &Capabilities) -> Result<()> {
+        let what = "radial/sinusoid_composition";
+        if self == Self::Subgroup && caps.subgroups != Some((8, 8)) {
+            return Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" });
+        }
+        check_workgroup(what, WORKGROUP, if self == Self::Staged { 2304 } else { 0 }, caps)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Subgroup => "subgroup",
+            Self::Staged => "staged",
+        }
+    }
+}
+
+/// Features of `points` points from their bases `phi` at `neighbours` of `centres` centres:
+/// `y[n, f] = sum_j w[i_j, f] sin(m_f phi[n, j])` (Chen et al. 2023, equation 7).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SinusoidCompositionConfig {
+    /// Points, at least 1.
+    pub points: u32,
+    /// Centres, at least 1.
+    pub centres: u32,
+    /// Neighbours of a point, 1 to 32.
+    pub neighbours: u32,
+    /// Features, at least 1.
+    pub features: u32,
+    /// Whether there is a sine; without it `phi` itself is weighted. `|m_f phi|` up to 12,000 rad
+    /// (to 2^-20 up to 50,000).
+    pub sinusoid: bool,
+    /// The weights are stored as f16 (`features` must be a multiple of 4); their gradient is f32.
+    pub half_weights: bool,
+    /// `None`: what suits the device.
+    pub variant: Option<SinusoidCompositionVariant>,
+}
+
+impl Default for SinusoidCompositionConfig {
+    /// The published configuration for pictures.
+    fn default() -> Self {
+        Self {
+            points: 1,
+            centres: 1,
+            neighbours: 4,
+            features: 32,
+            sinusoid: true,
+            half_weights: false,
+            variant: None,
+        }
+    }
+}
+
+/// `n` numbers from `low` to `high`, both above 0, each the same factor from the next: how the
+/// frequencies are chosen. The published range for pictures is 2^-3 to 2^12.
+#[must_use]
+pub fn log_spaced(low: f64, high: f64, n: u32) -> Vec<f32> {
+    let last = f64::from(n.max(2) - 1);
+    (0..n).map(|i| (low.log2() + (high / low).log2() * f64::from(i) / last).exp2() as f32).collect()
+}
+
+const WORKGROUP: u32 = 64;
+/// Of weight gradients: items of a workgroup.
+const TILE: u32 = 8;
+
+/// Operations of a sine: reduction 8, polynomial 8, sign 2; and its argument.
+const SINE_FLOPS: u64 = 19;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    points: u32,
+    centres: u32,
+    items: u32,
+    count: u32,
+}
+
+/// Entry points with one way to read items and weights.
+struct Shaders {
+    forward: [Shader; 2],
+    backward_phi: [Shader; 2],
+    weight_gradient: [Shader; 2],
+    frequency_gradient: Shader,
+}
+
+macro_rules! shaders {
+    ($items:ident, $stored:ident, $weights:expr, $frequencies:expr, $y:expr, $dy:expr, $dw:expr, $dm:expr) => {
+        shaders!(@ [index, $items, sine, $stored, composition],
+            [read("phi"), read("neighbours"), $weights("weights"), $frequencies, $y],
+            [read("phi"), read("neighbours"), $weights("weights"), $frequencies, $dy, write("dphi")],
+            [read("phi"), read("order"), read("starts"), $frequencies, $dy, $dw],
+            [read("phi"), read("order"), read("starts"), $frequencies, $dy, $dm, $weights("weights_in")])
+    };
+    (@ $common:tt, $forward:tt, $phi:tt, $weight:tt, $frequency:tt) => {
+        Shaders {
+            forward: [
+                shader!("radial/sinusoid_composition", "forward", $common, $forward),
+                shader!("radial/sinusoid_composition_subgroup", "forward", $common, $forward),
+            ],
+            backward_phi: [
+                shader!("radial/sinusoid_composition", "backward_phi", $common, $phi),
+                shader!("radial/sinusoid_composition", "backward_phi_staged", $common, $phi),
+            ],
+            weight_gradient: [
+                shader!("radial/sinusoid_composition", "weight_gradient", $common, $weight),
+                shader!("radial/sinusoid_composition_subgroup", "weight_gradient", $common, $weight),
+            ],
+            frequency_gradient: shader!(
+                "radial/sinusoid_composition", "frequency_gradient", $common, $frequency
+            ),
+        }
+    };
+}
+
+const fn four(name: &'static str) -> Binding {
+    read(name).vec4()
+}
+
+const fn halves(name: &'static str) -> Binding {
+    read(name).stride(8)
+}
+
+static SCALARS: Shaders = shaders!(
+    scalars,
+    stored_floats,
+    read,
+    read("frequencies"),
+    write("y"),
+    read("dy"),
+    write("dweights"),
+    write("dfrequencies")
+);
+static VECTORS: Shaders = shaders!(
+    vectors,
+    stored_floats,
+    four,
+    read("frequencies").vec4(),
+    write("y").vec4(),
+    read("dy").vec4(),
+    write("dweights").vec4(),
+    write("dfrequencies").vec4()
+);
+static HALVES: Shaders = shaders!(
+    vectors,
+    stored_halves,
+    halves,
+    read("frequencies").vec4(),
+    write("y").vec4(),
+    read("dy").vec4(),
+    write("dweights").vec4(),
+    write("dfrequencies").vec4()
+);
+
+impl SinusoidCompositionConfig {
+    fn check(&self) -> Result<()> {
+        check_config(self.points > 0, "points", "at least 1", self.points)?;
+        check_config(self.centres > 0, "centres", "at least 1", self.centres)?;
+        check_config((1..=32).contains(&self.neighbours), "neighbours", "1 to 32", self.neighbours)?;
+        check_config(self.features > 0, "features", "at least 1", self.features)?;
+        let whole = !self.half_weights || self.features.is_multiple_of(4);
+        check_config(whole, "features", "a multiple of 4 where weights are f16", self.features)?;
+        count("neighbours", &[self.points, self.neighbours])?;
+        count("weights", &[self.centres, self.features])?;
+        // Workgroups of eight points are numbered beyond the last.
+        count("features", &[self.points.saturating_add(7), self.features])?;
+        count("pairs", &[self.points.saturating_add(7), self.neighbours]).map(drop)
+    }
+
+    /// Features taken at once.
+    fn width(&self) -> u32 {
+        if self.features.is_multiple_of(4) { 4 } else { 1 }
+    }
+
+    /// Neighbours for which an invocation of the plain backward pass reads dy once.
+    fn slots(&self) -> u32 {
+        if self.neighbours > 2 { 4 } else { 1 }
+    }
+
+    fn items(&self) -> u32 {
+        self.features / self.width()
+    }
+
+    fn shaders(&self) -> &'static Shaders {
+        match (self.width(), self.half_weights) {
+            (1, _) => &SCALARS,
+            (_, false) => &VECTORS,
+            (_, true) => &HALVES,
+        }
+    }
+
+    fn pairs(&self) -> u64 {
+        u64::from(self.points) * u64::from(self.neighbours)
+    }
+
+    fn weights(&self) -> u64 {
+        u64::from(self.centres) * u64::from(self.features)
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weights() * if self.half_weights { 2 } else { 4 }
+    }
+
+    fn outputs(&self) -> u64 {
+        u64::from(self.points) * u64::from(self.features)
+    }
+
+    /// Operations for `psi` (or its slope) of every pair and feature, and `more` besides.
+    fn flops(&self, more: u64) -> u64 {
+        self.pairs() * u64::from(self.features) * (more + if self.sinusoid { SINE_FLOPS } else { 0 })
+    }
+
+    fn launch(
+        &self,
+        shader: &'static Shader,
+        [workgroup, lanes]: [u32; 2],
+        (count, groups): (u64, u64),
+        cost: Cost,
+        caps: &Capabilities,
+    ) -> Result<Launch> {
+        let constants = Constants::new()
+            .u32("WORKGROUP", workgroup)
+            .u32("K", self.neighbours)
+            .u32("SLOTS", self.slots())
+            .u32("TILE", TILE)
+            .u32("LANES", lanes)
+            .bool("SINE", self.sinusoid);
+        let constants = if shader.file().contains("subgroup") { constants.subgroups() } else { constants };
+        let Self { points, centres, .. } = *self;
+        // Counts were checked to fit.
+        let params = Params { points, centres, items: self.items(), count: count as u32 };
+        Launch::new(shader, constants, &params, groups, caps, cost)
+    }
+
+    fn phi<'a>(&self, view: BufferView<'a>) -> Arg<'a> {
+        Arg::words("phi", view, self.pairs())
+    }
+
+    fn stored<'a>(&self, view: BufferView<'a>) -> Arg<'a> {
+        Arg::new("weights", view, self.weight_bytes() / 4, 4)
+    }
+
+    /// The frequencies; where there are none, anything that can be bound: it is not read.
+    fn frequencies<'a>(&self, view: Option<BufferView<'a>>, other: BufferView<'a>) -> Result<Arg<'a>> {
+        match (view, self.sinusoid) {
+            (Some(view), true) => Ok(Arg::words("frequencies", view, self.features.into())),
+            (None, false) => Ok(Arg::words("phi", other, 1)),
+            (view, _) => {
+                let need = if self.sinusoid { "a buffer" } else { "none, as configured" };
+                Err(Error::Shape {
+                    what: "frequencies",
+                    need: need.into(),
+                    got: if view.is_some() { "a buffer" } else { "none" }.into(),
+                })
+            }
+        }
+    }
+}
+
+kernel! {
+    /// Features from bases.
+    SinusoidCompositionForward, SinusoidCompositionConfig
+}
+
+/// Buffers of [`SinusoidCompositionForward`].
+#[derive(Debug, Clone, Copy)]
+pub struct SinusoidCompositionForwardArgs<'a> {
+    /// The bases, `[N, K]`; 0 where there is no neighbour.
+    pub phi: BufferView<'a>,
+    /// Indices of the neighbours, u32 `[N, K]`.
+    pub neighbours: BufferView<'a>,
+    /// `[C, features]`, f32 or f16 as configured.
+    pub weights: BufferView<'a>,
+    /// `[features]`; none without a sine.
+    pub frequencies: Option<BufferView<'a>>,
+    /// Output, `[N, features]`.
+    pub y: BufferView<'a>,
+}
+
+impl SinusoidCompositionForward {
+    /// Chooses the variant.
+    pub fn plan(config: &SinusoidCompositionConfig, caps: &Capabilities) -> Result<Plan> {
+        config.check()?;
+        let variant = SinusoidCompositionVariant::resolve(config, caps)?;
+        let bytes = 8 * config.pairs() + config.weight_bytes() + 4 * config.outputs();
+        let cost = Cost::new(config.flops(2), bytes);
+        let items = u64::from(config.items());
+        let count = u64::from(config.points) * items;
+        let shaders = &config.shaders().forward;
+        let launch = if variant == SinusoidCompositionVariant::Subgroup {
+            let groups = u64::from(config.points.div_ceil(8)) * items.div_ceil(8);
+            config.launch(&shaders[1], [8, 1], (count, groups), cost, caps)?
+        } else {
+            let groups = count.div_ceil(WORKGROUP.into());
+            config.launch(&shaders[0], [WORKGROUP, 1], (count, groups), cost, caps)?
+        };
+        Ok(Plan::single(variant.name(), launch))
+    }
+}
+
+impl Kernel for SinusoidCompositionForward {
+    type Args<'a> = SinusoidCompositionForwardArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let config = &self.config;
+        let args = [
+            config.phi(args.phi),
+            Arg::words("neighbours", args.neighbours, config.pairs()),
+            config.stored(args.weights),
+            config.frequencies(args.frequencies, args.phi)?,
+            Arg::words("y", args.y, config.outputs()),
+        ];
+        Ok(Recording::single(self.context.bind(&self.plan.launches[0], &args)?))
+    }
+}
+
+/// Which gradients are wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SinusoidCompositionBackwardConfig {
+    /// As in the forward pass.
+    pub forward: SinusoidCompositionConfig,
+    /// That of the bases: not needed while centres, shapes and positions are frozen.
+    pub phi: bool,
+    /// That of the weights.
+    pub weights: bool,
+    /// That of the frequencies: not needed while they are fixed, as published.
+    pub frequencies: bool,
+}
+
+kernel! {
+    /// Gradients of the bases, the weights and the frequencies.
+    SinusoidCompositionBackward, SinusoidCompositionBackwardConfig
+}
+
+/// Buffers of [`SinusoidCompositionBackward`].
+#[derive(Debug, Clone, Copy)]
+pub struct SinusoidCompositionBackwardArgs<'a> {
+    /// As in the forward pass, `[N, K]`.
+    pub phi: BufferView<'a>,
+    /// As in the forward pass, u32 `[N, K]`.
+    pub neighbours: BufferView<'a>,
+    /// As in the forward pass.
+    pub weights: BufferView<'a>,
+    /// As in the forward pass.
+    pub frequencies: Option<BufferView<'a>>,
+    /// `order` of [`InvertedIndex`](crate::dense::InvertedIndex) of the neighbours, u32 `[N K]`.
+    pub order: BufferView<'a>,
+    /// Its `starts`, u32 `[C + 1]`.
+    pub starts: BufferView<'a>,
+    /// Gradient of the output, `[N, features]`.
+    pub dy: BufferView<'a>,
+    /// Gradient of the bases, `[N, K]`; overwritten. Given exactly if configured, like the next two.
+    pub dphi: Option<BufferView<'a>>,
+    /// Gradient of the weights, f32 `[C, features]`; overwritten.
+    pub dweights: Option<BufferView<'a>>,
+    /// Gradient of the frequencies, `[features]`; overwritten.
+    pub dfrequencies: Option<BufferView<'a>>,
+    /// As the plan asks for.
+    pub scratch: &'a Scratch,
+}
+
+impl SinusoidCompositionBackwardConfig {
+    /// The sum over the centres that ends the frequencies' gradient.
+    fn reduce(&self) -> ReduceConfig {
+        ReduceConfig {
+            reduction: Reduction::Sum,
+            outer: 1,
+            n: self.forward.centres,
+            inner: self.forward.features,
+            variant: None,
+            part: None,
+        }
+    }
+}
+
+impl SinusoidCompositionBackward {
+    /// Chooses the variant; one launch for each gradient, and the sum of the frequencies'.
+    pub fn plan(config: &SinusoidCompositionBackwardConfig, caps: &Capabilities) -> Result<Plan> {
+        type Variant = SinusoidCompositionVariant;
+        let SinusoidCompositionBackwardConfig { forward, phi, weights, frequencies } = config;
+        forward.check()?;
+        check_config(*phi || *weights || *frequencies, "gradients", "at least one", config)?;
+        let sine = forward.sinusoid || !frequencies;
+        check_config(sine, "frequencies", "no gradient without a sine", frequencies)?;
+        let variant = Variant::resolve(forward, caps)?;
+        let mut plan = Plan { variant: variant.name(), ..Plan::default() };
+        let shaders = forward.shaders();
+        let (pairs, items) = (forward.pairs(), u64::from(forward.items()));
+        let inputs = 8 * pairs + 4 * forward.outputs();
+        let blocks = u64::from(forward.points.div_ceil(8));
+        if *phi {
+            let cost = Cost::new(forward.flops(4), inputs + forward.weight_bytes() + 4 * pairs);
+            let slots = u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
+            let mut push = |at: usize, count: u64, groups: u64| -> Result<()> {
+                let shader = &shaders.backward_phi[at];
+                plan.launches.push(forward.launch(shader, [WORKGROUP, 1], (count, groups), cost, caps)?);
+                Ok(())
+            };
+            match variant {
+                Variant::Staged => push(1, pairs, blocks)?,
+                _ => push(0, slots, slots.div_ceil(WORKGROUP.into()))?,
+            }
+        }
+        let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 };
+        let groups = u64::from(forward.centres) * items.div_ceil(TILE.into());
+        let lists = inputs + 4 * u64::from(forward.centres) + 4 * forward.weights();
+        if *weights {
+            let shader = &shaders.weight_gradient[usize::from(variant == Variant::Subgroup)];
+            let cost = Cost::new(forward.flops(2), lists);
+            plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
+        }
+        if *frequencies {
+            let shader = &shaders.frequency_gradient;
+            let cost = Cost::new(forward.flops(3), lists + forward.weight_bytes());
+            plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
+            let sum = ReduceForward::plan(&config.reduce(), caps)?;
+            plan.launches.extend(sum.launches);
+            plan.scratch.push(4 * forward.weights());
+            plan.scratch.extend(sum.scratch);
+        }
+        Ok(plan)
+    }
+}
+
+impl Kernel for SinusoidCompositionBackward {
+    type Args<'a> = SinusoidCompositionBackwardArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let SinusoidCompositionBackwardConfig { forward, phi, weights, frequencies } = &self.config;
+        let given = |what, view: Option<BufferView<'_>>, wanted: bool| {
+            let need = if wanted { "a buffer" } else { "none, as configured" };
+            check_shape(view.is_some() == wanted, what, need, view.map(|view| view.size))
+        };
+        given("dphi", args.dphi, *phi)?;
+        given("dweights", args.dweights, *weights)?;
+        given("dfrequencies", args.dfrequencies, *frequencies)?;
+        let pairs = forward.pairs();
+        let (bases, stored) = (forward.phi(args.phi), forward.stored(args.weights));
+        let m = forward.frequencies(args.frequencies, args.phi)?;
+        let dy = Arg::words("dy", args.dy, forward.outputs());
+        let lists = [
+            Arg::words("order", args.order, pairs),
+            Arg::words("starts", args.starts, u64::from(forward.centres) + 1),
+        ];
+        let mut recording = Recording::new();
+        let mut launches = self.plan.launches.iter();
+        if let (Some(view), Some(launch)) = (args.dphi, args.dphi.and_then(|_| launches.next())) {
+            let neighbours = Arg::words("neighbours", args.neighbours, pairs);
+            let bound = [bases, neighbours, stored, m, dy, Arg::words("dphi", view, pairs)];
+            recording.push(self.context.bind(launch, &bound)?);
+        }
+        if let (Some(view), Some(launch)) = (args.dweights, args.dweights.and_then(|_| launches.next())) {
+            let gradient = Arg::words("dweights", view, forward.weights());
+            recording.push(self.context.bind(launch, &[bases, lists[0], lists[1], m, dy, gradient])?);
+        }
+        if let (Some(y), Some(launch)) = (args.dfrequencies, args.dfrequencies.and_then(|_| launches.next()))
+        {
+            let x = args.scratch.view(0)?;
+            let each = Arg::words("scratch 0", x, forward.weights());
+            recording.push(self.context.bind(launch, &[bases, lists[0], lists[1], m, dy, each, stored])?);
+            let scratch = Scratch(args.scratch.0.get(1..).unwrap_or_default().to_vec());
+            let sum = ReduceForward::new(&self.context, self.config.reduce())?;
+            recording.append(sum.prepare(&ReduceForwardArgs { x, y, index: None, scratch: &scratch })?);
+        }
+        Ok(recording)
+    }
+}
