@@ -9,10 +9,8 @@ pub mod approximate;
 pub mod case;
 pub mod compare;
 pub mod random;
-pub mod rounded;
 pub mod run;
 
 pub use approximate::Approximate;
 pub use case::{Case, Data, Expected, Input, Views};
 pub use random::Random;
-pub use rounded::Rounded;
