@@ -1,6 +1,7 @@
 //! One file a kernel.
 
 mod activation;
+mod activation_jet;
 mod copy;
 mod gather;
 mod layer_norm;
@@ -22,6 +23,7 @@ pub const KERNELS: &[crate::Entry] = &[
     ("dense/layer_norm", layer_norm::bench),
     ("dense/linear", linear::bench),
     ("dense/activation", activation::bench),
+    ("dense/activation_jet", activation_jet::bench),
     ("dense/optimizer", optimizer::bench),
     ("dense/loss", loss::bench),
     ("dense/norm", norm::bench),

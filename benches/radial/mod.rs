@@ -1,15 +1,21 @@
 //! One file a kernel.
 
+mod compact_basis;
 mod coordinate_encoding;
 mod fused_mlp;
 mod grid_encoding;
+mod grid_encoding_jet;
 mod radial_basis;
+mod smooth_mlp;
 mod spherical_harmonics;
 
 pub const KERNELS: &[crate::Entry] = &[
     ("radial/fused_mlp", fused_mlp::bench),
     ("radial/grid_encoding", grid_encoding::bench),
+    ("radial/compact_basis", compact_basis::bench),
+    ("radial/grid_encoding_jet", grid_encoding_jet::bench),
     ("radial/coordinate_encoding", coordinate_encoding::bench),
+    ("radial/smooth_mlp", smooth_mlp::bench),
     ("radial/radial_basis", radial_basis::bench),
     ("radial/spherical_harmonics", spherical_harmonics::bench),
 ];

@@ -1,11 +1,12 @@
 //! Dense building blocks: what every family stands on.
 
 pub mod activation;
+pub mod activation_jet;
 pub mod concatenate;
 pub mod copy;
 pub mod gather;
-pub mod layer_norm;
 pub mod inverted_index;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -20,11 +21,12 @@ mod sum;
 pub mod swap_axes;
 
 pub use activation::*;
+pub use activation_jet::*;
 pub use concatenate::*;
 pub use copy::*;
 pub use gather::*;
-pub use layer_norm::*;
 pub use inverted_index::*;
+pub use layer_norm::*;
 pub use linear::*;
 pub use loss::*;
 pub use matmul::*;

@@ -10,9 +10,11 @@ mod picture;
 mod radial_field;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod sampler;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod siren_field;
 mod vision_transformer;
 
 pub use picture::Picture;
-pub use radial_field::{FitConfig, Progress, RadialField, RadialFieldConfig, Region};
-pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};
 pub use radial_field::{FitConfig, Progress, RadialBasesConfig, RadialField, RadialFieldConfig, Region};
+pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};
+pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};

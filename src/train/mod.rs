@@ -6,6 +6,7 @@
 //! [`Recording`](crate::Recording) that a training loop encodes again at every step.
 
 pub mod checkpoint;
+mod field_operations;
 pub mod ops;
 mod parameters;
 mod schedule;
@@ -14,6 +15,7 @@ mod tensor;
 mod update;
 
 pub use checkpoint::Checkpoint;
+pub use field_operations::{CompactBasisOperands, Input, compact_basis, smooth_mlp};
 pub use parameters::Parameters;
 pub use schedule::Schedule;
 pub use tape::{Gradients, Tape, Variable};

@@ -1,54 +1,46 @@
 //! Cases and references of `patchfield::attention`.
 
 pub mod combine;
-pub mod hopfield;
 pub mod flash_attention;
 pub mod head_selector;
+pub mod hopfield;
 pub mod learned_order;
 pub mod patch;
 pub mod position;
+pub mod qkv;
 pub mod query_pool;
 pub mod rotary;
+pub mod token_select;
 pub mod transport;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(combine::cases());
-    all.extend(hopfield::cases());
-pub mod qkv;
-pub mod rotary;
-pub mod token_select;
-
-pub fn cases() -> Vec<crate::harness::Case> {
-    let mut all = Vec::new();
     all.extend(flash_attention::cases());
     all.extend(head_selector::cases());
+    all.extend(hopfield::cases());
     all.extend(learned_order::cases());
     all.extend(patch::cases());
     all.extend(position::cases());
+    all.extend(qkv::cases());
     all.extend(query_pool::cases());
     all.extend(rotary::cases());
-    all.extend(transport::cases());
-    all.extend(qkv::cases());
-    all.extend(rotary::cases());
     all.extend(token_select::cases());
+    all.extend(transport::cases());
     all
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     combine::CANARIES,
-    hopfield::CANARIES,
-    learned_order::CANARIES,
-    position::CANARIES,
-    query_pool::CANARIES,
-    rotary::CANARIES,
-    transport::CANARIES,
     flash_attention::CANARIES,
     head_selector::CANARIES,
+    hopfield::CANARIES,
     learned_order::CANARIES,
     patch::CANARIES,
     position::CANARIES,
     qkv::CANARIES,
+    query_pool::CANARIES,
     rotary::CANARIES,
     token_select::CANARIES,
+    transport::CANARIES,
 ];

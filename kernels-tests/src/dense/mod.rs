@@ -1,11 +1,12 @@
 //! Cases and references of `patchfield::dense`.
 
 pub mod activation;
+pub mod activation_jet;
 pub mod concatenate;
 pub mod copy;
 pub mod gather;
-pub mod layer_norm;
 pub mod inverted_index;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -21,11 +22,12 @@ pub mod swap_axes;
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(activation::cases());
+    all.extend(activation_jet::cases());
+    all.extend(concatenate::cases());
     all.extend(copy::cases());
     all.extend(gather::cases());
-    all.extend(layer_norm::cases());
-    all.extend(concatenate::cases());
     all.extend(inverted_index::cases());
+    all.extend(layer_norm::cases());
     all.extend(linear::cases());
     all.extend(loss::cases());
     all.extend(matmul::cases());
@@ -42,10 +44,11 @@ pub fn cases() -> Vec<crate::harness::Case> {
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     activation::CANARIES,
+    activation_jet::CANARIES,
     concatenate::CANARIES,
     gather::CANARIES,
-    layer_norm::CANARIES,
     inverted_index::CANARIES,
+    layer_norm::CANARIES,
     loss::CANARIES,
     matmul::CANARIES,
     norm::CANARIES,
