@@ -3,9 +3,13 @@
 pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
+pub mod mesh_bvh;
+pub mod mesh_distance;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
 pub use fused_mlp::*;
 pub use grid_encoding::*;
+pub use mesh_bvh::{BvhBox, BvhDipole, MeshBuffers, MeshBvh};
+pub use mesh_distance::*;
 pub use spherical_harmonics::*;
