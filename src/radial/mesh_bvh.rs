@@ -137,6 +137,31 @@ impl MeshBvh {
         &self.corners
     }
 
+    /// For choosing triangles by their area: where each begins (in the order of the leaves) when 2^32 is shared out.
+    /// Triangle `t` is chosen by the words from its start on and below the next one's.
+    ///
+    /// `Err` if no triangle has an area.
+    pub fn area_starts(&self) -> Result<Vec<u32>> {
+        let areas: Vec<f64> = self
+            .corners
+            .iter()
+            .map(|corners| {
+                let at = corners.map(|[x, y, z, _]| [x, y, z].map(f32::from_bits));
+                length(half_normal(at.map(|corner| corner.map(f64::from))))
+            })
+            .collect();
+        let total: f64 = areas.iter().sum();
+        check_shape(total > 0.0, "triangles", "one with an area", "none")?;
+        let mut before = 0.0;
+        let start = |area: f64| {
+            // Saturates where nothing but triangles without area follows.
+            let start = (before / total * 4_294_967_296.0) as u32;
+            before += area;
+            start
+        };
+        Ok(areas.into_iter().map(start).collect())
+    }
+
     /// Copies the tree to the device.
     pub fn upload(&self, context: &Context) -> Result<MeshBuffers> {
         Ok(MeshBuffers {
@@ -210,17 +235,25 @@ fn bounds(corners: &[[[f32; 3]; 3]], own: &[u32]) -> BvhBox {
     BvhBox { low: [low[0], low[1], low[2], 0.0], high: [high[0], high[1], high[2], 0.0] }
 }
 
+/// The normal of a triangle, as long as its area.
+fn half_normal([a, b, c]: [[f64; 3]; 3]) -> [f64; 3] {
+    let u = [b[0] - a[0], b[1] - a[1], b[2] - a[2]];
+    let v = [c[0] - a[0], c[1] - a[1], c[2] - a[2]];
+    [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]].map(|x| 0.5 * x)
+}
+
+fn length(v: [f64; 3]) -> f64 {
+    v.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
 fn dipole(corners: &[[[f32; 3]; 3]], own: &[u32]) -> BvhDipole {
     let (mut normal, mut centre, mut area) = ([0.0; 3], [0.0; 3], 0.0);
     // Where there is no area, the mean of the corners.
     let mut mean = [0.0; 3];
     for &i in own {
         let [a, b, c] = corners[i as usize].map(|corner| corner.map(f64::from));
-        let u = [b[0] - a[0], b[1] - a[1], b[2] - a[2]];
-        let v = [c[0] - a[0], c[1] - a[1], c[2] - a[2]];
-        let half = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
-            .map(|x| 0.5 * x);
-        let size = half.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let half = half_normal([a, b, c]);
+        let size = length(half);
         area += size;
         for d in 0..3 {
             let third = (a[d] + b[d] + c[d]) / 3.0;

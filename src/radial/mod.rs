@@ -5,6 +5,7 @@ pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod mesh_bvh;
 pub mod mesh_distance;
+pub mod mesh_sample;
 pub mod spherical_harmonics;
 
 pub use coordinate_encoding::*;
@@ -12,4 +13,5 @@ pub use fused_mlp::*;
 pub use grid_encoding::*;
 pub use mesh_bvh::{BvhBox, BvhDipole, MeshBuffers, MeshBvh};
 pub use mesh_distance::*;
+pub use mesh_sample::*;
 pub use spherical_harmonics::*;

@@ -4,6 +4,7 @@ pub mod coordinate_encoding;
 pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod mesh_distance;
+pub mod mesh_sample;
 pub mod spherical_harmonics;
 
 pub fn cases() -> Vec<crate::harness::Case> {
@@ -12,9 +13,10 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
     all.extend(mesh_distance::cases());
+    all.extend(mesh_sample::cases());
     all.extend(spherical_harmonics::cases());
     all
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] =
-    &[fused_mlp::CANARIES, grid_encoding::CANARIES, mesh_distance::CANARIES];
+    &[fused_mlp::CANARIES, grid_encoding::CANARIES, mesh_distance::CANARIES, mesh_sample::CANARIES];
