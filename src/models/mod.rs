@@ -2,13 +2,26 @@
 
 // Fitting and rendering wait for the device: without `blocking` much of these has no caller.
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod distance_field;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod grid_network;
+mod marching_cubes;
+mod mesh;
+#[cfg(feature = "blocking")]
+mod mesh_metrics;
 mod picture;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod radial_field;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod sampler;
+mod sphere_tracing;
 
+pub use distance_field::{DistanceField, DistanceFieldConfig};
 pub use grid_network::{FitConfig, Progress};
+pub use marching_cubes::{MarchingCubesConfig, marching_cubes};
+pub use mesh::{Cube, Mesh, MeshDistances, MeshSearch};
+#[cfg(feature = "blocking")]
+pub use mesh_metrics::{Overlap, SurfaceErrors, overlap, surface_errors};
 pub use picture::Picture;
 pub use radial_field::{RadialField, RadialFieldConfig, Region};
+pub use sphere_tracing::{View, sphere_trace};

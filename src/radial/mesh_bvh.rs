@@ -67,23 +67,12 @@ impl MeshBvh {
     /// Refused, with its number: a vertex that is not finite or beyond 1e9, a triangle with an
     /// index that is no vertex. Refused too: no triangle at all.
     pub fn build(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> Result<Self> {
-        check_shape(!triangles.is_empty(), "triangles", "at least one", triangles.len())?;
-        check_vertices(vertices)?;
+        check_mesh(vertices, triangles)?;
         let total = u32::try_from(triangles.len()).unwrap_or(u32::MAX);
         // Words of the corners.
         count("triangles", &[total, 12])?;
-        let mut corners: Vec<[[f32; 3]; 3]> = Vec::with_capacity(triangles.len());
-        for (number, triangle) in triangles.iter().enumerate() {
-            let mut triple = [[0.0; 3]; 3];
-            for (corner, &index) in triple.iter_mut().zip(triangle) {
-                *corner = *vertices.get(index as usize).ok_or_else(|| Error::Shape {
-                    what: "triangles",
-                    need: format!("indices below the number of vertices, {}", vertices.len()),
-                    got: format!("{index} in triangle {number}"),
-                })?;
-            }
-            corners.push(triple);
-        }
+        let corners: Vec<[[f32; 3]; 3]> =
+            triangles.iter().map(|t| t.map(|index| vertices[index as usize])).collect();
 
         let leaves = triangles.len().div_ceil(LEAF).next_power_of_two();
         let mut order: Vec<u32> = (0..total).collect();
@@ -172,17 +161,23 @@ impl MeshBvh {
     }
 }
 
-/// `Err` names the first vertex that is not finite or too far away.
-pub(crate) fn check_vertices(vertices: &[[f32; 3]]) -> Result<()> {
-    let bad = vertices.iter().position(|v| v.iter().any(|x| x.is_nan() || x.abs() > LARGEST));
-    bad.map_or(Ok(()), |i| {
-        check_shape(
-            false,
-            "vertices",
-            "finite coordinates within +-1e9",
-            format_args!("{:?} in vertex {i}", vertices[i]),
-        )
-    })
+/// `Err` names the first vertex that is not finite or too far away, or the first index that is no vertex.
+pub(crate) fn check_mesh(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> Result<()> {
+    check_shape(!triangles.is_empty(), "triangles", "at least one", triangles.len())?;
+    let refuse = |what, need: String, got| Err(Error::Shape { what, need, got });
+    for (i, v) in vertices.iter().enumerate() {
+        if v.iter().any(|x| x.is_nan() || x.abs() > LARGEST) {
+            let need = "finite coordinates within +-1e9".into();
+            return refuse("vertices", need, format!("{v:?} in vertex {i}"));
+        }
+    }
+    for (i, t) in triangles.iter().enumerate() {
+        if let Some(index) = t.iter().find(|&&index| index as usize >= vertices.len()) {
+            let need = format!("indices below the number of vertices, {}", vertices.len());
+            return refuse("triangles", need, format!("{index} in triangle {i}"));
+        }
+    }
+    Ok(())
 }
 
 fn node_range(node: usize, leaves: usize, triangles: usize) -> std::ops::Range<usize> {
@@ -236,13 +231,13 @@ fn bounds(corners: &[[[f32; 3]; 3]], own: &[u32]) -> BvhBox {
 }
 
 /// The normal of a triangle, as long as its area.
-fn half_normal([a, b, c]: [[f64; 3]; 3]) -> [f64; 3] {
+pub(crate) fn half_normal([a, b, c]: [[f64; 3]; 3]) -> [f64; 3] {
     let u = [b[0] - a[0], b[1] - a[1], b[2] - a[2]];
     let v = [c[0] - a[0], c[1] - a[1], c[2] - a[2]];
     [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]].map(|x| 0.5 * x)
 }
 
-fn length(v: [f64; 3]) -> f64 {
+pub(crate) fn length(v: [f64; 3]) -> f64 {
     v.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
