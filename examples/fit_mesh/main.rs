@@ -39,6 +39,15 @@ struct Options {
     /// Points of each step [default: 16384 on a CPU, 262144 on a GPU].
     #[arg(long)]
     batch: Option<u32>,
+    /// Levels of the grid [default: 8 on a CPU, 16 on a GPU].
+    #[arg(long)]
+    levels: Option<u32>,
+    /// Features of an entry: 1, 2, 4 or 8 [default: 2 on a CPU, 1 on a GPU].
+    #[arg(long)]
+    features: Option<u32>,
+    /// Cells along an edge on the finest level [default: 256 on a CPU, where steps are few; 2048 on a GPU].
+    #[arg(long)]
+    finest: Option<u32>,
     /// Logarithm of the entries of a level's table.
     #[arg(long, default_value_t = 15)]
     log2_table: u32,
@@ -95,7 +104,10 @@ fn run(options: &Options) -> Result<(), String> {
     let steps = options.steps.unwrap_or(if cpu { 1000 } else { 20_000 });
     let batch = options.batch.unwrap_or(if cpu { 1 << 14 } else { 1 << 18 });
     let mut config = DistanceFieldConfig::default();
+    config.grid.levels = options.levels.unwrap_or(if cpu { 8 } else { 16 });
+    config.grid.features = options.features.unwrap_or(if cpu { 2 } else { 1 });
     config.grid.log2_table_size = options.log2_table;
+    let config = config.with_finest(options.finest.unwrap_or(if cpu { 256 } else { 2048 }));
     let mut field = DistanceField::new(&context, config, mesh.cube(), options.seed).map_err(text)?;
     println!("field    {} parameters", field.parameter_count());
     let fit = FitConfig {

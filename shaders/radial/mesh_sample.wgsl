@@ -1,6 +1,6 @@
 // Random points on a mesh, near it and in a cube; point i depends on seed, step, stream and i alone.
 //
-//   point i is of kind i mod (surface + near + everywhere):
+//   the first `surface` points, then `near` of them, then the rest:
 //     on the surface   a + u (b - a) + v (c - a): a triangle by its share of the area, (u, v) uniform in it
 //     near             the same, plus sigma times a standard normal vector
 //     everywhere       low + size (u, v, w), uniform
@@ -15,9 +15,8 @@ struct Params {
     groups: u32,
     points: u32,
     triangles: u32,
-    surface: u32,      // points of each kind in `period`
-    near: u32,
-    period: u32,
+    surface: u32,      // points on the surface
+    near: u32,         // points near it
     stream: u32,
     sigma: f32,
     low: f32,
@@ -68,13 +67,12 @@ fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
     if group >= params.groups || i >= params.points {
         return;
     }
-    let kind = i % params.period;
     let w = words(2u * i);
     var p = vec3<f32>(uniform_from_bits(w.x), uniform_from_bits(w.y), uniform_from_bits(w.z)) * params.size
         + vec3<f32>(params.low);
-    if kind < params.surface + params.near {
+    if i < params.surface + params.near {
         p = on_surface(w);
-        if kind >= params.surface {
+        if i >= params.surface {
             let more = words(2u * i + 1u);
             p += params.sigma * vec3<f32>(normal_pair(more.x, more.y), normal_pair(more.z, more.w).x);
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::grid_network::{FitConfig, GridNetwork, GridNetworkConfig, Progress};
 use super::mesh::{Cube, Mesh};
 #[cfg(feature = "blocking")]
-use super::mesh::{MeshSearch, TILE};
+use super::mesh::{MeshSearch, SearchOutputs, TILE};
 use crate::dense::{Loss, RandomState};
 use crate::dispatch::{Context, Result, check_config};
 use crate::radial::{GridEncodingConfig, MeshSign};
@@ -27,17 +27,20 @@ impl Default for DistanceFieldConfig {
     /// 16 levels of one feature from 16 to 2,048 cells, tables of `2^15` entries, two hidden layers of 64: the
     /// grid of the published hybrid field.
     fn default() -> Self {
-        let grid = GridEncodingConfig {
-            dims: 3,
-            features: 1,
-            growth: (2048.0f64 / 16.0).powf(1.0 / 15.0),
-            ..GridEncodingConfig::default()
-        };
-        Self { grid, width: 64, layers: 2 }
+        let grid = GridEncodingConfig { dims: 3, features: 1, ..GridEncodingConfig::default() };
+        Self { grid, width: 64, layers: 2 }.with_finest(2048)
     }
 }
 
 impl DistanceFieldConfig {
+    /// With another finest resolution. Long fits use fine cells; a short one cannot fill them, and leaves noise there.
+    #[must_use]
+    pub fn with_finest(mut self, finest: u32) -> Self {
+        let ratio = f64::from(finest) / f64::from(self.grid.base_resolution.max(1));
+        self.grid.growth = ratio.max(1.0).powf(1.0 / f64::from(self.grid.levels.max(2) - 1));
+        self
+    }
+
     fn check(&self) -> Result<()> {
         check_config(self.grid.dims == 3, "dims", "3 for a distance field", self.grid.dims)
     }
@@ -47,8 +50,15 @@ impl DistanceFieldConfig {
     }
 }
 
-/// Of the published training: points on the surface, near it and anywhere.
-const RATIO: [u32; 3] = [4, 3, 1];
+/// Points on the surface, near it and anywhere, in the published ratio of 4 : 3 : 1. The first are a multiple of 64,
+/// so that the others begin where a buffer can be bound.
+fn counts(batch: u32) -> [u32; 3] {
+    let surface = batch / 128 * 64;
+    let near = (batch - surface).div_ceil(4) * 3;
+    let near = near.min(batch - surface);
+    [surface, near, batch - surface - near]
+}
+
 /// Their distance from the surface, where half an edge of the cube is 1.
 const SIGMA: f32 = 0.01;
 /// Keeps the relative loss finite; same unit.
@@ -119,15 +129,15 @@ impl DistanceField {
         crate::dispatch::count("batch", &[fit.batch, 3])?;
         let context = self.network.context.clone();
         let search = MeshSearch::new(&context, &mesh.in_unit(&self.cube))?;
-        let tensor = |what, shape: &[u32]| Tensor::new(&context, what, shape);
-        let positions = tensor("positions", &[fit.batch, 3])?;
-        let [target, winding] = [tensor("target", &[fit.batch])?, tensor("winding", &[fit.batch])?];
-        let gradient = tensor("gradient", &[fit.batch, 3])?;
-        let nearest = context.create_storage("nearest", u64::from(fit.batch) * 4)?;
+        let positions = Tensor::new(&context, "positions", &[fit.batch, 3])?;
+        // On the surface the distance is 0.
+        let target = Tensor::from_slice(&context, "target", &[fit.batch], &vec![0.0; fit.batch as usize])?;
+        let counts = counts(fit.batch);
+        let rest = SearchOutputs::new(&context, fit.batch - counts[0])?;
         let state = context.create_storage("state", RandomState::WORDS * 4)?;
-        let mut before = search.sample(&state, &positions, RATIO, 0.5 * SIGMA, [0.0, 1.0])?;
+        let mut before = search.sample(&state, &positions, counts, 0.5 * SIGMA)?;
         let sign = MeshSign::Approximate { beta: 2.0 };
-        before.append(search.search(&positions, &target, &winding, &gradient, &nearest, sign)?);
+        before.append(search.search(counts[0], &positions, &target, &rest, sign)?);
         let loss = Loss::Relative { epsilon: 0.5 * EPSILON };
         let trainer = self.network.trainer(loss, before, &positions, &target)?;
         let mut feed = |step| {

@@ -182,6 +182,32 @@ impl MeshDistances {
     }
 }
 
+/// What a search writes besides the distances.
+#[cfg(feature = "blocking")]
+pub(super) struct SearchOutputs {
+    winding: Tensor,
+    gradient: Tensor,
+    nearest: wgpu::Buffer,
+}
+
+#[cfg(feature = "blocking")]
+impl SearchOutputs {
+    pub fn new(context: &Context, points: u32) -> Result<Self> {
+        Ok(Self {
+            winding: Tensor::new(context, "winding", &[points])?,
+            gradient: Tensor::new(context, "gradient", &[points, 3])?,
+            nearest: context.create_storage("nearest", u64::from(points) * 4)?,
+        })
+    }
+}
+
+/// The elements of a tensor from `first` on.
+#[cfg(feature = "blocking")]
+fn from(tensor: &Tensor, first: u32) -> BufferView<'_> {
+    let offset = u64::from(first) * 4;
+    BufferView::range(tensor.buffer(), offset, u64::from(tensor.len()) * 4 - offset)
+}
+
 #[cfg(feature = "blocking")]
 impl MeshSearch {
     /// Builds the tree and copies it to the device.
@@ -191,32 +217,32 @@ impl MeshSearch {
         Ok(Self { context: context.clone(), bvh, buffers })
     }
 
-    /// The dispatches that search for `positions`, `[n, 3]`.
+    /// The dispatches that search for the points from `first` on of `positions`, `[n, 3]`, and write the
+    /// distances from `first` on. `first` is a multiple of 64.
     pub(super) fn search(
         &self,
+        first: u32,
         positions: &Tensor,
         distance: &Tensor,
-        winding: &Tensor,
-        gradient: &Tensor,
-        nearest: &wgpu::Buffer,
+        rest: &SearchOutputs,
         sign: MeshSign,
     ) -> Result<Recording> {
         let config = MeshDistanceConfig {
-            points: positions.len() / 3,
+            points: positions.len() / 3 - first,
             triangles: self.bvh.triangles(),
             leaves: self.bvh.leaves(),
             sign,
             variant: None,
         };
         MeshDistance::new(&self.context, config)?.prepare(&MeshDistanceArgs {
-            positions: positions.view(),
+            positions: from(positions, first * 3),
             corners: BufferView::new(&self.buffers.corners),
             boxes: BufferView::new(&self.buffers.boxes),
             dipoles: BufferView::new(&self.buffers.dipoles),
-            winding: Some(winding.view()),
-            distance: distance.view(),
-            gradient: gradient.view(),
-            nearest: BufferView::new(nearest),
+            winding: Some(rest.winding.view()),
+            distance: from(distance, first),
+            gradient: rest.gradient.view(),
+            nearest: BufferView::new(&rest.nearest),
         })
     }
 
@@ -226,45 +252,37 @@ impl MeshSearch {
         let tile = points.len().clamp(1, TILE as usize) as u32;
         let tensor = |what, shape: &[u32]| Tensor::new(&self.context, what, shape);
         let positions = tensor("positions", &[tile, 3])?;
-        let [distance, winding] = [tensor("distance", &[tile])?, tensor("winding", &[tile])?];
-        let gradient = tensor("gradient", &[tile, 3])?;
-        let nearest = self.context.create_storage("nearest", u64::from(tile) * 4)?;
-        let recording = self.search(&positions, &distance, &winding, &gradient, &nearest, sign)?;
+        let distance = tensor("distance", &[tile])?;
+        let rest = SearchOutputs::new(&self.context, tile)?;
+        let recording = self.search(0, &positions, &distance, &rest, sign)?;
         for chunk in points.chunks(tile as usize) {
             self.context.write(positions.buffer(), 0, bytemuck::cast_slice(chunk));
             self.context.run_blocking(&recording)?;
             let n = chunk.len();
             all.distance.extend_from_slice(&distance.read(&self.context)?[..n]);
-            let gradients: Vec<[f32; 3]> = self.context.read_blocking(gradient.view())?;
+            let gradients: Vec<[f32; 3]> = self.context.read_blocking(rest.gradient.view())?;
             all.gradient.extend_from_slice(&gradients[..n]);
-            let indices: Vec<u32> = self.context.read_blocking(BufferView::new(&nearest))?;
+            let indices: Vec<u32> = self.context.read_blocking(BufferView::new(&rest.nearest))?;
             all.nearest.extend_from_slice(&indices[..n]);
             if sign != MeshSign::None {
-                all.winding.extend_from_slice(&winding.read(&self.context)?[..n]);
+                all.winding.extend_from_slice(&rest.winding.read(&self.context)?[..n]);
             }
         }
         Ok(all)
     }
 
-    /// The dispatch that fills `positions`, `[n, 3]`, with random points on and around the mesh. `state`
-    /// is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
+    /// The dispatch that fills `positions`, `[sum of counts, 3]`, with random points on the mesh, near it and
+    /// anywhere. `state` is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
     pub(super) fn sample(
         &self,
         state: &wgpu::Buffer,
         positions: &Tensor,
-        ratio: [u32; 3],
+        counts: [u32; 3],
         sigma: f32,
-        cube: [f32; 2],
     ) -> Result<Recording> {
         let starts = self.context.create_storage_with("starts", &self.bvh.area_starts()?)?;
-        let config = MeshSampleConfig {
-            points: positions.len() / 3,
-            triangles: self.bvh.triangles(),
-            ratio,
-            sigma,
-            cube,
-            stream: 0,
-        };
+        let triangles = self.bvh.triangles();
+        let config = MeshSampleConfig { triangles, counts, sigma, cube: [0.0, 1.0], stream: 0 };
         MeshSample::new(&self.context, config)?.prepare(&MeshSampleArgs {
             state: BufferView::new(state),
             corners: BufferView::new(&self.buffers.corners),
@@ -280,7 +298,7 @@ impl MeshSearch {
         let state = crate::dense::RandomState::new(seed, 0);
         let state = self.context.create_storage_with("state", &[state])?;
         let positions = Tensor::new(&self.context, "positions", &[n, 3])?;
-        let recording = self.sample(&state, &positions, [1, 0, 0], 0.0, [0.0, 1.0])?;
+        let recording = self.sample(&state, &positions, [n, 0, 0], 0.0)?;
         self.context.run_blocking(&recording)?;
         self.context.read_blocking(positions.view())
     }

@@ -6,19 +6,17 @@ use crate::dispatch::{
     check_config, count, kernel, read, shader, write,
 };
 
-/// Points on the surface of a [`MeshBvh`](super::MeshBvh), near it, and anywhere in a cube.
+/// Points on the surface of a [`MeshBvh`](super::MeshBvh), near it, and anywhere in a cube, one kind after
+/// the other.
 ///
-/// The kinds take turns, so that any run of points has them in the ratio asked for. The choice of the triangles and of
-/// the place in each is the same on every adapter; the positions are, to rounding.
+/// The choice of the triangles and of the place in each is the same on every adapter; the positions are, to
+/// rounding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeshSampleConfig {
-    /// Points, 1 to 2^30.
-    pub points: u32,
     /// Triangles of the mesh.
     pub triangles: u32,
-    /// Points on the surface, near it, and anywhere, of each `sum of the three`; the published
-    /// training of distance fields takes 4 : 3 : 1.
-    pub ratio: [u32; 3],
+    /// Points on the surface, near it, and anywhere; together 1 to 2^30.
+    pub counts: [u32; 3],
     /// Standard deviation of the distance along each axis of the points near the surface.
     pub sigma: f32,
     /// The cube of the points anywhere: its smallest coordinate and the length of its edges.
@@ -43,7 +41,6 @@ struct Params {
     triangles: u32,
     surface: u32,
     near: u32,
-    period: u32,
     stream: u32,
     sigma: f32,
     low: f32,
@@ -68,22 +65,28 @@ pub struct MeshSampleArgs<'a> {
     pub positions: BufferView<'a>,
 }
 
+impl MeshSampleConfig {
+    /// All points.
+    fn points(&self) -> u64 {
+        self.counts.iter().map(|&n| u64::from(n)).sum()
+    }
+}
+
 impl MeshSample {
     /// One invocation a point.
     pub fn plan(config: &MeshSampleConfig, caps: &Capabilities) -> Result<Plan> {
-        let MeshSampleConfig { points, triangles, ratio, sigma, cube, stream } = *config;
-        check_config((1..=1 << 30).contains(&points), "points", "1 to 2^30", points)?;
+        let MeshSampleConfig { triangles, counts, sigma, cube, stream } = *config;
+        let points = config.points();
+        let fits = (1..=1 << 30).contains(&points);
+        check_config(fits, "counts", "together 1 to 2^30", counts)?;
         check_config(triangles > 0, "triangles", "at least 1", triangles)?;
-        let [surface, near, everywhere] = ratio;
-        let small = ratio.iter().all(|&n| n <= 1 << 16);
-        let period = if small { surface + near + everywhere } else { 0 };
-        check_config(period > 0, "ratio", "at most 65,536 each and not all 0", ratio)?;
+        let points = points as u32;
+        let [surface, near, _] = counts;
         check_config(sigma.is_finite() && sigma >= 0.0, "sigma", "finite and at least 0", sigma)?;
         check_config(cube.iter().all(|x| x.is_finite()), "cube", "finite", cube)?;
         count("positions", &[points, 3])?;
         count("corners", &[triangles, 12])?;
-        let params =
-            Params { points, triangles, surface, near, period, stream, sigma, low: cube[0], size: cube[1] };
+        let params = Params { points, triangles, surface, near, stream, sigma, low: cube[0], size: cube[1] };
         // Integer operations of up to two blocks of random words and of the normal numbers; a bisection.
         let operations = 400 + 4 * u64::from(triangles.ilog2());
         let cost = Cost::new(u64::from(points) * operations, u64::from(points) * 12);
@@ -102,7 +105,7 @@ impl Kernel for MeshSample {
             Arg::words("state", args.state, RandomState::WORDS),
             Arg::words("corners", args.corners, triangles * 12),
             Arg::words("starts", args.starts, triangles),
-            Arg::words("positions", args.positions, u64::from(self.config.points) * 3),
+            Arg::words("positions", args.positions, self.config.points() * 3),
         ];
         Ok(Recording::single(self.context.bind(&self.plan.launches[0], &args)?))
     }

@@ -17,14 +17,13 @@ fn reference(
     bvh: &MeshBvh,
     starts: &[u32],
 ) -> Vec<(f64, f64)> {
-    let [surface, near, everywhere] = config.ratio;
+    let [surface, near, everywhere] = config.counts;
     let unit = |word: u32| f64::from(word >> 8) / 16_777_216.0;
     let mut out = Vec::new();
-    for i in 0..config.points {
+    for i in 0..surface + near + everywhere {
         let words = |block| philox4x32([block, config.stream, state.step[0], state.step[1]], state.seed);
         let w = words(2 * i);
-        let kind = i % (surface + near + everywhere);
-        if kind >= surface + near {
+        if i >= surface + near {
             let [low, size] = config.cube.map(f64::from);
             out.extend([w[0], w[1], w[2]].map(|w| (low + size * unit(w), low.abs() + size.abs() * unit(w))));
             continue;
@@ -38,7 +37,7 @@ fn reference(
         }
         let more = words(2 * i + 1);
         let ([x, y], [z, _]) = (normal_pair(more[0], more[1]), normal_pair(more[2], more[3]));
-        let sigma = if kind < surface { 0.0 } else { f64::from(config.sigma) };
+        let sigma = if i < surface { 0.0 } else { f64::from(config.sigma) };
         for (d, normal) in [x, y, z].into_iter().enumerate() {
             let shift = sigma * f64::from(normal) / 2_097_152.0;
             let value = a[d] + u * (b[d] - a[d]) + v * (c[d] - a[d]) + shift;
@@ -54,7 +53,7 @@ fn case(name: &str, mesh: &Mesh, config: MeshSampleConfig, state: RandomState) -
     let starts = bvh.area_starts().expect("a mesh with an area");
     let config = MeshSampleConfig { triangles: bvh.triangles(), ..config };
     let expected = reference(&config, &state, &bvh, &starts);
-    let name = format!("{name}, {} points, {:?}", config.points, config.ratio);
+    let name = format!("{name}, {:?} points", config.counts);
     Case::new("radial/mesh_sample", name, move |context, b| {
         MeshSample::new(context, config)?.prepare(&MeshSampleArgs {
             state: b["state"],
@@ -89,14 +88,8 @@ pub const CANARIES: &[Canary] = &[
 ];
 
 pub fn cases() -> Vec<Case> {
-    let config = MeshSampleConfig {
-        points: 1,
-        triangles: 1,
-        ratio: [4, 3, 1],
-        sigma: 0.01,
-        cube: [0.0, 1.0],
-        stream: 5,
-    };
+    let config =
+        MeshSampleConfig { triangles: 1, counts: [4, 3, 1], sigma: 0.01, cube: [0.0, 1.0], stream: 5 };
     // The second and the last triangle have no area.
     let mut flat = cube();
     flat.1.insert(1, [0, 0, 3]);
@@ -108,16 +101,16 @@ pub fn cases() -> Vec<Case> {
         (63, RandomState::new(u64::MAX, 2)),
         (257, RandomState::new(3, 1 << 40)),
     ] {
-        cases.push(case("torus", &torus(13, 7), MeshSampleConfig { points, ..config }, state));
-        cases.push(case("cube", &flat, MeshSampleConfig { points, ratio: [1, 0, 0], ..config }, state));
         cases.push(case(
-            "one triangle",
-            &one,
-            MeshSampleConfig { points, ratio: [0, 1, 0], ..config },
+            "torus",
+            &torus(13, 7),
+            MeshSampleConfig { counts: [points / 2, points / 3, points - points / 2 - points / 3], ..config },
             state,
         ));
+        cases.push(case("cube", &flat, MeshSampleConfig { counts: [points, 0, 0], ..config }, state));
+        cases.push(case("one triangle", &one, MeshSampleConfig { counts: [0, points, 0], ..config }, state));
     }
-    let far = MeshSampleConfig { points: 65, ratio: [0, 0, 1], cube: [-1000.0, 7.0], ..config };
+    let far = MeshSampleConfig { counts: [0, 0, 65], cube: [-1000.0, 7.0], ..config };
     cases.push(case("anywhere", &one, far, RandomState::new(9, 9)));
     cases
 }
@@ -134,9 +127,8 @@ mod tests {
         let starts = bvh.area_starts().expect("an area");
         let points = 40_000;
         let config = MeshSampleConfig {
-            points,
             triangles: 3,
-            ratio: [1, 0, 0],
+            counts: [points, 0, 0],
             sigma: 0.0,
             cube: [0.0, 1.0],
             stream: 0,
