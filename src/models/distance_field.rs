@@ -7,8 +7,8 @@ use super::grid_network::{FitConfig, GridNetwork, GridNetworkConfig, Progress};
 use super::mesh::{Cube, Mesh};
 #[cfg(feature = "blocking")]
 use super::mesh::{MeshSearch, SearchOutputs, TILE};
-use crate::dense::{Loss, RandomState};
-use crate::dispatch::{Context, Result, check_config};
+use crate::dense::{Add, AddArgs, AddConfig, Loss, RandomState};
+use crate::dispatch::{Context, Kernel, Result, check_config};
 use crate::radial::{GridEncodingConfig, MeshSign};
 use crate::train::{Checkpoint, Tensor};
 
@@ -63,6 +63,10 @@ fn counts(batch: u32) -> [u32; 3] {
 const SIGMA: f32 = 0.01;
 /// Keeps the relative loss finite; same unit.
 const EPSILON: f32 = 0.01;
+
+/// What the network computes is this times the distance, where an edge of the cube is 1: numbers around 1 near the
+/// surface, so that a step of the optimiser, which has the size of the learning rate, is small beside them.
+const SCALE: f32 = 16.0;
 
 /// The distance to a surface as a function of position: negative inside.
 ///
@@ -138,8 +142,12 @@ impl DistanceField {
         let mut before = search.sample(&state, &positions, counts, 0.5 * SIGMA)?;
         let sign = MeshSign::Approximate { beta: 2.0 };
         before.append(search.search(counts[0], &positions, &target, &rest, sign)?);
-        let loss = Loss::Relative { epsilon: 0.5 * EPSILON };
-        let trainer = self.network.trainer(loss, before, &positions, &target)?;
+        let scaled = Tensor::new(&context, "scaled target", &[fit.batch])?;
+        let scale = AddConfig { count: fit.batch, a: SCALE, b: 0.0, variant: None };
+        let args = AddArgs { x: target.view(), y: scaled.view() };
+        before.append(Add::new(&context, scale)?.prepare(&args)?);
+        let loss = Loss::Relative { epsilon: 0.5 * SCALE * EPSILON };
+        let trainer = self.network.trainer(loss, before, &positions, &scaled)?;
         let mut feed = |step| {
             context.write(&state, 0, RandomState::new(fit.seed, step).bytes());
             Ok(())
@@ -159,7 +167,7 @@ impl DistanceField {
             context.write(tiles.positions.buffer(), 0, bytemuck::cast_slice(&units));
             context.run_blocking(&tiles.recording)?;
             let values = tiles.output.read(context)?;
-            all.extend(values[..chunk.len()].iter().map(|d| 2.0 * self.cube.half * d));
+            all.extend(values[..chunk.len()].iter().map(|d| 2.0 * self.cube.half / SCALE * d));
         }
         Ok(all)
     }

@@ -101,7 +101,7 @@ pub fn sphere_trace(
         hits.iter().flat_map(|&(_, p)| around.map(|direction| p + 2e-3 * direction)).collect();
     let slopes = if probes.is_empty() { Vec::new() } else { distances(&probes)? };
     let lights = [
-        ((0.5 * right + 0.9 * up + 0.8 * back).normalize(), Vec3::new(0.82, 0.78, 0.70)),
+        ((0.5 * right + 0.9 * up + 0.8 * back).normalize(), Vec3::new(0.62, 0.59, 0.53)),
         ((-0.9 * right + 0.1 * up + 0.4 * back).normalize(), Vec3::new(0.12, 0.15, 0.22)),
     ];
     let mut data = vec![1.0; pixels as usize * 3];
