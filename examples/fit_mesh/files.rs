@@ -239,8 +239,8 @@ fn write_obj(mesh: &Mesh) -> Vec<u8> {
 
 fn write_ply(mesh: &Mesh) -> Vec<u8> {
     let mut bytes = format!(
-        "ply\nformat binary_little_endian 1.0\nelement vertex {}\nproperty float x\nproperty float y\nproperty float z\n\
-         element face {}\nproperty list uchar uint vertex_indices\nend_header\n",
+        "ply\nformat binary_little_endian 1.0\nelement vertex {}\n\
+         property float x\nproperty float y\nproperty float z\nelement face {}\nproperty list uchar uint vertex_indices\nend_header\n",
         mesh.vertices.len(),
         mesh.triangles.len()
     )

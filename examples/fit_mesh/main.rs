@@ -230,9 +230,10 @@ fn write_results(
     println!("results  {}", options.out.display());
     println!("         picture.png (field | mesh), surface.ply, surface.obj, model.safetensors");
     println!(
-        "         {bytes} bytes, IoU {:.4}, Chamfer {chamfer:.2e} (largest {largest:.2e}), normal angle error {:.2} degrees, {} steps in {:.0} s",
+        "         {bytes} bytes, IoU {:.4}, normal angle error {:.2} degrees, {} steps in {:.0} s",
         shared.iou, errors.normal_angle, report.steps, report.seconds
     );
+    println!("         Chamfer {chamfer:.2e}, largest distance {largest:.2e}, of half an edge of the cube");
     if shared.doubtful > 0 {
         println!("         the mesh's sign was doubtful at {} of {} points", shared.doubtful, options.points);
     }

@@ -33,7 +33,8 @@ impl Default for DistanceFieldConfig {
 }
 
 impl DistanceFieldConfig {
-    /// With another finest resolution. Long fits use fine cells; a short one cannot fill them, and leaves noise there.
+    /// With another finest resolution. Long fits use fine cells; a short one cannot fill them, and
+    /// leaves noise there.
     #[must_use]
     pub fn with_finest(mut self, finest: u32) -> Self {
         let ratio = f64::from(finest) / f64::from(self.grid.base_resolution.max(1));
@@ -50,8 +51,8 @@ impl DistanceFieldConfig {
     }
 }
 
-/// Points on the surface, near it and anywhere, in the published ratio of 4 : 3 : 1. The first are a multiple of 64,
-/// so that the others begin where a buffer can be bound.
+/// Points on the surface, near it and anywhere, in the published ratio of 4 : 3 : 1. The first are a
+/// multiple of 64, so that the others begin where a buffer can be bound.
 fn counts(batch: u32) -> [u32; 3] {
     let surface = batch / 128 * 64;
     let near = (batch - surface).div_ceil(4) * 3;

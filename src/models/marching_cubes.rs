@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use super::mesh::{Cube, Mesh};
+use super::mesh::{Cube, FieldFunction, Mesh};
 use crate::dispatch::{Result, check_config, check_shape};
 
 /// A corner has the bits x, y, z. Each face: its corners counter-clockwise seen from outside.
@@ -24,8 +24,8 @@ fn edge(a: usize, b: usize) -> usize {
     3 * a.min(b) + (a ^ b).ilog2() as usize
 }
 
-/// The loops of a cell whose corners are `inside`, each a list of edges; `joined` has a bit for each face where opposite inside
-/// corners are joined.
+/// The loops of a cell whose corners are `inside`, each a list of edges; `joined` has a bit for each face
+/// where opposite inside corners are joined.
 fn loops(inside: u8, joined: u8) -> Vec<Vec<usize>> {
     let is_inside = |corner: usize| inside >> corner & 1 == 1;
     let mut next = [None; EDGES];
@@ -90,14 +90,11 @@ pub struct MarchingCubesConfig {
 /// Cells along the edge of a block.
 const BLOCK: u32 = 16;
 
-/// The surface where `field` is 0 within the cube, closed but where it meets the cube's sides. The same values give the same
-/// mesh; vertices are shared. `field` is given many points at a time and returns as many values.
+/// The surface where `field` is 0 within the cube, closed but where it meets the cube's sides. The same
+/// values give the same mesh; vertices are shared.
 ///
 /// Refuses a value that is not finite. A surface that is nowhere is a mesh without triangles, hence refused.
-pub fn marching_cubes(
-    config: &MarchingCubesConfig,
-    field: &mut dyn FnMut(&[[f32; 3]]) -> Result<Vec<f32>>,
-) -> Result<Mesh> {
+pub fn marching_cubes(config: &MarchingCubesConfig, field: &mut FieldFunction<'_>) -> Result<Mesh> {
     let cells = config.cells;
     check_config((1..=4096).contains(&cells), "cells", "1 to 4,096", cells)?;
     check_config(config.slack > 0.0, "slack", "above 0", config.slack)?;

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use crate::dispatch::Result;
 #[cfg(feature = "blocking")]
 use crate::dispatch::{BufferView, Context, Kernel, Recording, check_shape, count};
+use crate::radial::mesh_bvh;
 #[cfg(feature = "blocking")]
 use crate::radial::{
-    MeshBuffers, MeshDistance, MeshDistanceArgs, MeshDistanceConfig, MeshSample, MeshSampleArgs,
+    MeshBuffers, MeshBvh, MeshDistance, MeshDistanceArgs, MeshDistanceConfig, MeshSample, MeshSampleArgs,
     MeshSampleConfig, MeshSign,
 };
-use crate::radial::{MeshBvh, mesh_bvh};
 #[cfg(feature = "blocking")]
 use crate::train::Tensor;
 
@@ -22,6 +22,9 @@ pub struct Mesh {
     /// Indices into `vertices`.
     pub triangles: Vec<[u32; 3]>,
 }
+
+/// A function of position, asked for many points at a time: it returns as many values, here distances.
+pub type FieldFunction<'a> = dyn FnMut(&[[f32; 3]]) -> Result<Vec<f32>> + 'a;
 
 /// The cube that a field lives in: `centre +- half`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,7 +106,7 @@ impl Mesh {
     }
 
     /// The mesh in `[0, 1]^3`, its `cube` being all of that.
-    #[must_use]
+    #[cfg(feature = "blocking")]
     pub(super) fn in_unit(&self, cube: &Cube) -> Self {
         let vertices = self.vertices.iter().map(|&v| cube.unit(v)).collect();
         Self { vertices, triangles: self.triangles.clone() }
@@ -151,17 +154,16 @@ pub(super) const TILE: u32 = 1 << 16;
 
 /// A mesh on the device, ready to be searched.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(feature = "blocking"), allow(dead_code))]
+#[cfg(feature = "blocking")]
 pub struct MeshSearch {
-    #[cfg(feature = "blocking")]
     context: Context,
     bvh: MeshBvh,
-    #[cfg(feature = "blocking")]
     buffers: MeshBuffers,
 }
 
 /// What a search tells of its points.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[cfg(feature = "blocking")]
 pub struct MeshDistances {
     /// Distances, negative inside where a sign was asked for.
     pub distance: Vec<f32>,
@@ -173,6 +175,7 @@ pub struct MeshDistances {
     pub winding: Vec<f32>,
 }
 
+#[cfg(feature = "blocking")]
 impl MeshDistances {
     /// Points whose winding number is nearer than `threshold` to 1/2 (or -1/2): whether they are inside is doubtful.
     /// Where a mesh is closed and does not cut itself, these are points on the surface only.

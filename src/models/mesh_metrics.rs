@@ -1,6 +1,6 @@
 //! How near a surface comes to a mesh.
 
-use super::mesh::{Mesh, MeshSearch};
+use super::mesh::{FieldFunction, Mesh, MeshSearch};
 use crate::dispatch::{Context, Result, check_config};
 use crate::radial::MeshSign;
 
@@ -54,11 +54,12 @@ pub struct Overlap {
     pub doubtful: u64,
 }
 
-/// The overlap at `points` random points, uniform in the mesh's bounding box widened by a tenth. `field` is negative inside.
+/// The overlap at `points` random points, uniform in the mesh's bounding box widened by a tenth. `field`
+/// is negative inside.
 pub fn overlap(
     context: &Context,
     mesh: &Mesh,
-    field: &mut dyn FnMut(&[[f32; 3]]) -> Result<Vec<f32>>,
+    field: &mut FieldFunction<'_>,
     points: u32,
     seed: u64,
 ) -> Result<Overlap> {

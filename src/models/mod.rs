@@ -19,7 +19,9 @@ mod sphere_tracing;
 pub use distance_field::{DistanceField, DistanceFieldConfig};
 pub use grid_network::{FitConfig, Progress};
 pub use marching_cubes::{MarchingCubesConfig, marching_cubes};
-pub use mesh::{Cube, Mesh, MeshDistances, MeshSearch};
+pub use mesh::{Cube, FieldFunction, Mesh};
+#[cfg(feature = "blocking")]
+pub use mesh::{MeshDistances, MeshSearch};
 #[cfg(feature = "blocking")]
 pub use mesh_metrics::{Overlap, SurfaceErrors, overlap, surface_errors};
 pub use picture::Picture;

@@ -117,8 +117,8 @@ impl RadialField {
     /// on the same adapter, whether or not the run is stopped and resumed in between.
     ///
     /// `report` is called every `report_every` steps and after the last; `Break` ends the fit with
-    /// [`Error::Cancelled`] after a checkpoint. A loss that is not finite ends it with
-    /// [`Error::NonFinite`]; the last checkpoint is kept.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) after a checkpoint. A loss that is not finite ends it with
+    /// [`Error::NonFinite`](crate::Error::NonFinite); the last checkpoint is kept.
     #[cfg(feature = "blocking")]
     pub fn fit(
         &mut self,

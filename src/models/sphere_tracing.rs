@@ -2,7 +2,7 @@
 
 use glam::Vec3;
 
-use super::mesh::Cube;
+use super::mesh::{Cube, FieldFunction};
 use super::picture::Picture;
 use crate::dispatch::{Result, check_config, check_shape};
 
@@ -33,11 +33,7 @@ struct Ray {
 
 /// Renders the surface where `field` is 0: RGB in `[0, 1]`, on white. `field` is given many points at a time and
 /// returns as many distances, which may be a little too large.
-pub fn sphere_trace(
-    cube: &Cube,
-    view: &View,
-    field: &mut dyn FnMut(&[[f32; 3]]) -> Result<Vec<f32>>,
-) -> Result<Picture> {
+pub fn sphere_trace(cube: &Cube, view: &View, field: &mut FieldFunction<'_>) -> Result<Picture> {
     let [width, height] = view.size;
     check_config(width > 0 && height > 0, "size", "at least one pixel", view.size)?;
     let pixels = crate::dispatch::count("picture", &[width, height, 3])? / 3;

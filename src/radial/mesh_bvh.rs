@@ -297,8 +297,8 @@ mod tests {
                 assert!(node < leaves || range.len() <= LEAF);
                 for corner in bvh.corners[range].iter().flatten() {
                     let mut squared = 0.0;
-                    for d in 0..3 {
-                        let x = f32::from_bits(corner[d]);
+                    for (d, &bits) in corner[..3].iter().enumerate() {
+                        let x = f32::from_bits(bits);
                         assert!(bvh.boxes[node].low[d] <= x && x <= bvh.boxes[node].high[d]);
                         squared += (x - bvh.dipoles[node].centre[d]).powi(2);
                     }

@@ -35,8 +35,8 @@ fn length(a: Point) -> f64 {
     dot(a, a).sqrt()
 }
 
-/// The nearest point of a triangle, and whether it lies inside. By regions: the planes of the edges first, then the
-/// edges; another way than the kernel's.
+/// The nearest point of a triangle, and whether it lies inside. By regions: the planes of the edges first,
+/// then the edges; another way than the kernel's.
 fn nearest_point(p: Point, [a, b, c]: [Point; 3]) -> (Point, bool) {
     let normal = cross(sub(b, a), sub(c, a));
     let size = dot(normal, normal);
@@ -70,10 +70,10 @@ struct Near {
     triangle: Option<u32>,
 }
 
-/// Distances are differences of coordinates relative to a corner, so that their errors scale with distance plus
-/// size of the triangles (the longest edge twice). In a thin triangle the weights of the foot have
-/// errors that grow with the square of the ratio of its edges to its height, but a candidate is always on the triangle,
-/// and never farther than an edge, hence half a height.
+/// Distances are differences of coordinates relative to a corner, so that their errors scale with distance
+/// plus size of the triangles (the longest edge twice). In a thin triangle the weights of the foot have
+/// errors that grow with the square of the ratio of its edges to its height, but a candidate is always on
+/// the triangle, and never farther than an edge, hence half a height.
 fn near(p: Point, triangles: &[[Point; 3]]) -> Near {
     let feet: Vec<_> = triangles.iter().map(|&t| nearest_point(p, t)).collect();
     let distances: Vec<f64> = feet.iter().map(|f| length(sub(p, f.0))).collect();
@@ -109,8 +109,8 @@ fn near(p: Point, triangles: &[[Point; 3]]) -> Near {
     }
 }
 
-/// Solid angle over 4 pi, and the scale of its error: of an angle whose tangent is a quotient of two numbers, each with
-/// an error relative to the product of the three lengths.
+/// Solid angle over 4 pi, and the scale of its error: of an angle whose tangent is a quotient of two
+/// numbers, each with an error relative to the product of the three lengths.
 fn solid_angle(p: Point, corners: [Point; 3]) -> (f64, f64) {
     let [a, b, c] = corners.map(|corner| sub(corner, p));
     let (la, lb, lc) = (length(a), length(b), length(c));
@@ -133,8 +133,8 @@ fn corners_of(bits: &[[u32; 4]; 3]) -> [Point; 3] {
     bits.map(|[x, y, z, _]| [x, y, z].map(|bits| f64::from(f32::from_bits(bits))))
 }
 
-/// The winding number through the tree, and the scale of its error. `None` where a distance is so close to the limit
-/// of a dipole that rounding could decide the other way.
+/// The winding number through the tree, and the scale of its error. `None` where a distance is so close to
+/// the limit of a dipole that rounding could decide the other way.
 fn winding_by_tree(p: Point, bvh: &MeshBvh, beta: f64) -> Option<(f64, f64)> {
     fn visit(node: usize, p: Point, bvh: &MeshBvh, beta: f64, sum: &mut (f64, f64)) -> Option<()> {
         let BvhDipole { centre, radius, normal } = bvh.dipoles()[node];
