@@ -5,6 +5,8 @@ mod coordinate_encoding;
 mod fused_mlp;
 mod grid_encoding;
 mod grid_encoding_jet;
+mod mesh_distance;
+mod mesh_sample;
 mod radial_basis;
 mod smooth_mlp;
 mod spherical_harmonics;
@@ -14,6 +16,8 @@ pub const KERNELS: &[crate::Entry] = &[
     ("radial/grid_encoding", grid_encoding::bench),
     ("radial/compact_basis", compact_basis::bench),
     ("radial/grid_encoding_jet", grid_encoding_jet::bench),
+    ("radial/mesh_distance", mesh_distance::bench),
+    ("radial/mesh_sample", mesh_sample::bench),
     ("radial/coordinate_encoding", coordinate_encoding::bench),
     ("radial/smooth_mlp", smooth_mlp::bench),
     ("radial/radial_basis", radial_basis::bench),

@@ -6,6 +6,8 @@ pub mod feature_sinusoid;
 pub mod fused_mlp;
 pub mod grid_encoding;
 pub mod grid_encoding_jet;
+pub mod mesh_distance;
+pub mod mesh_sample;
 pub mod nearest_neighbours;
 pub mod radial_basis;
 pub mod sinusoid_composition;
@@ -20,6 +22,8 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(fused_mlp::cases());
     all.extend(grid_encoding::cases());
     all.extend(grid_encoding_jet::cases());
+    all.extend(mesh_distance::cases());
+    all.extend(mesh_sample::cases());
     all.extend(nearest_neighbours::cases());
     all.extend(radial_basis::cases());
     all.extend(sinusoid_composition::cases());
@@ -34,6 +38,8 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     fused_mlp::CANARIES,
     grid_encoding::CANARIES,
     grid_encoding_jet::CANARIES,
+    mesh_distance::CANARIES,
+    mesh_sample::CANARIES,
     nearest_neighbours::CANARIES,
     radial_basis::CANARIES,
     sinusoid_composition::CANARIES,
