@@ -13,7 +13,7 @@
 //! published code does for a single number alone.
 //!
 //! The association matrices `P`, `[B, H, Nq, Nk]`, are stored, for the backward pass those of every step:
-//! pattern stores are small. Attention without a stored matrix is `attention::flash`.
+//! pattern stores are small. It is not the kernel for attention over thousands of patches.
 
 use super::compose::{Product, given};
 use crate::dense::Matmul;

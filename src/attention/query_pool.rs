@@ -1,7 +1,7 @@
 //! Pooling by learned queries, of matrix products (`dense::matmul`) and a softmax (`dense::softmax`).
 //!
 //! A few queries look over many patches and each takes an average of them. It is efficient probing
-//! (Psomas et al. 2026), attentive pooling, Hopfield pooling (Ramsauer et al. 2021, one step), and the
+//! (arXiv 2506.10178), attentive pooling, Hopfield pooling (Ramsauer et al. 2021, one step), and the
 //! readout of a few queries by cross-attention:
 //!
 //! ```text

@@ -40,9 +40,9 @@ pub struct TransportConfig {
 /// Which dual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransportDual {
-    /// Over the potentials of the tokens and of the experts: equation 6 of the paper.
+    /// Over the potentials of the tokens and of the experts.
     Dual,
-    /// Over the potentials of the tokens; the columns of the plan have their sums in any case: equation 7.
+    /// Over the potentials of the tokens; the columns of the plan have their sums in any case.
     SemiDual,
 }
 
