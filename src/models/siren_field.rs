@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::grid_network::Progress;
 use super::picture::Picture;
-use super::radial_field::{Progress, Region};
+use super::radial_field::Region;
 use super::sampler::{Sampler, mix};
 use crate::dense::{
     Activation, ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Method, Optimizer, OptimizerArgs,
