@@ -163,7 +163,8 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
             }
         }
         for (var c = 0u; c < D4; c++) {
-            put_key(slice, instance, head, j, c, own.row, params.scale * sum_k[c], sum_v[c]);
+            put_key(0u, slice, instance, head, j, c, own.row, params.scale * sum_k[c]);
+            put_key(1u, slice, instance, head, j, c, own.row, sum_v[c]);
         }
     }
 }

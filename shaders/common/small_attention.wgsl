@@ -113,21 +113,18 @@ fn row_sum(row: u32, head: u32) -> vec2<f32> {
     return sums[row * params.heads + head].xy;
 }
 
-// dk and dv of token j; those of padding are summed over the slice.
-fn put_key(slice: u32, instance: u32, head: u32, j: u32, c: u32, row: u32, to_k: vec4<f32>, to_v: vec4<f32>) {
-    let stored = query(instance, j).row;
-    put_dk(stored, head, c, to_k);
-    put_dv(stored, head, c, to_v);
-    if PADDED {
-        let at_k = pad_sum(slice, head, j, 0u, c);
-        let at_v = pad_sum(slice, head, j, 1u, c);
-        let is_pad = row == params.rows;
+// dk (`which` 0) or dv (1) of token j; those of padding are summed over the slice.
+fn put_key(which: u32, slice: u32, instance: u32, head: u32, j: u32, c: u32, row: u32, x: vec4<f32>) {
+    let is_pad = PADDED && row == params.rows;
+    // A masked key has no row, and yet a gradient: 0.
+    let stored = select(query(instance, j).row, NONE, is_pad);
+    if which == 0u { put_dk(stored, head, c, x); } else { put_dv(stored, head, c, x); }
+    if PADDED && j < params.tokens {
+        let at = pad_sum(slice, head, j, which, c);
         if instance == slice * params.per_slice {
-            sums[at_k] = select(vec4<f32>(), to_k, is_pad);
-            sums[at_v] = select(vec4<f32>(), to_v, is_pad);
+            sums[at] = select(vec4<f32>(), x, is_pad);
         } else if is_pad {
-            sums[at_k] += to_k;
-            sums[at_v] += to_v;
+            sums[at] += x;
         }
     }
 }

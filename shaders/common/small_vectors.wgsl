@@ -4,10 +4,10 @@ alias Element = vec4<Storage>;
 @group(0) @binding(1) var<storage, read> q: array<Element>;  // [rows + 1, heads, D]; row `rows` is unused
 @group(0) @binding(2) var<storage, read> k: array<Element>;  // [rows + 1, heads, D]; row `rows` is padding's
 @group(0) @binding(3) var<storage, read> v: array<Element>;  // [rows + 1, heads, D]
-@group(0) @binding(5) var<storage, read_write> o: array<Element>;  // forward: [rows, heads, D]
-@group(0) @binding(5) var<storage, read> dout: array<Element>;  // backward: [rows, heads, D]
+@group(0) @binding(5) var<storage, read> dout: array<Element>;  // [rows, heads, D]; forward: not read
 @group(0) @binding(1) var<storage, read> o_in: array<Element>;  // [rows, heads, D]
 @group(0) @binding(2) var<storage, read> dout_in: array<Element>;  // [rows, heads, D]
+@group(0) @binding(7) var<storage, read_write> o: array<Element>;  // [rows, heads, D]
 @group(0) @binding(7) var<storage, read_write> dq: array<Element>;  // as q
 @group(0) @binding(7) var<storage, read_write> dk: array<Element>;  // as k
 @group(0) @binding(8) var<storage, read_write> dv: array<Element>;  // as v

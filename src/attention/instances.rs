@@ -11,18 +11,22 @@ use crate::dispatch::{
 pub enum SmallAttentionVariant {
     /// One invocation a token of a head; needs nothing.
     Plain,
+    /// For GPUs: a tile of scores in workgroup memory, 4 x 4 an invocation.
+    Tiled,
 }
 
 impl SmallAttentionVariant {
     fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
+            Self::Tiled => "tiled",
         }
     }
 
     fn shaders(self) -> &'static Shaders {
         match self {
             Self::Plain => &PLAIN,
+            Self::Tiled => &TILED,
         }
     }
 }
@@ -115,8 +119,9 @@ macro_rules! entry {
                 read("k")$($element)*,
                 read("v")$($element)*,
                 $extra,
-                write("o")$($element)*,
-                write("lse")
+                read("dout")$($element)*,
+                write("lse"),
+                write("o")$($element)*
             ]
         )
     };
@@ -181,6 +186,7 @@ macro_rules! shaders {
 }
 
 static PLAIN: Shaders = shaders!("attention/small_attention");
+static TILED: Shaders = shaders!("attention/small_attention_tiled");
 
 macro_rules! row_sums {
     ($tokens:ident, $buffers:ident, [$($element:tt)*]) => {
@@ -266,6 +272,23 @@ struct Sums {
     bias: u64,
     pad: u64,
     end: u64,
+}
+
+/// How `Tiled` shares out an instance; all but bytes and invocations in units of 4 elements.
+struct Tile {
+    workgroup: u32,
+    /// Workgroups to an instance and head.
+    parts: u32,
+    rows: u32,
+    /// Of the result, computed at once.
+    columns: u32,
+    /// Of the elements of a head, staged at once for the scores.
+    chunk: u32,
+    /// Tokens staged at once for the result.
+    keys: u32,
+    /// vec4s.
+    stage: u32,
+    bytes: u32,
 }
 
 impl Instances {
@@ -390,11 +413,43 @@ impl Instances {
     }
 
     fn variant(&self, caps: &Capabilities) -> Result<SmallAttentionVariant> {
+        let what = "small_attention";
         if self.half && !caps.f16 {
-            return Err(Error::FeatureMissing { what: "small_attention", feature: "SHADER_F16" });
+            return Err(Error::FeatureMissing { what, feature: "SHADER_F16" });
         }
-        check_workgroup("small_attention", 64, 1024, caps)?;
-        Ok(self.variant.unwrap_or(SmallAttentionVariant::Plain))
+        // Of the passes that all variants share.
+        check_workgroup(what, 64, 1024, caps)?;
+        let check = |variant| match variant {
+            SmallAttentionVariant::Plain => Ok(()),
+            SmallAttentionVariant::Tiled => {
+                let tile = self.tile(caps);
+                check_workgroup(what, tile.workgroup, tile.bytes, caps)
+            }
+        };
+        match self.variant {
+            Some(variant) => check(variant).map(|()| variant),
+            None => {
+                let suits = SmallAttentionVariant::Tiled;
+                Ok(check(suits).map_or(SmallAttentionVariant::Plain, |()| suits))
+            }
+        }
+    }
+
+    /// The tile that a workgroup of `Tiled` has: 4 rows x 4 columns an invocation, and as much staged
+    /// as fits beside it.
+    fn tile(&self, caps: &Capabilities) -> Tile {
+        let blocks = self.blocks();
+        let parts = blocks.div_ceil((128 / blocks).max(1));
+        let rows = blocks.div_ceil(parts);
+        let workgroup = (rows * blocks).next_multiple_of(32);
+        let columns = self.head_dim.div_ceil(4).min(workgroup / rows);
+        // Scores, partial sums of rows, row maxima, tokens.
+        let fixed = 64 * rows * blocks + 16 * rows * blocks + 16 * rows + 32 * (rows + blocks);
+        let stage = caps.workgroup_bytes().saturating_sub(fixed).min(8 << 10) / 16;
+        let chunk = (stage / (4 * (rows + blocks))).clamp(1, self.head_dim.div_ceil(4));
+        let keys = (stage / (4 * columns)).clamp(1, blocks);
+        let stage = (chunk * 4 * (rows + blocks)).max(keys * 4 * columns);
+        Tile { workgroup, parts, rows, columns, chunk, keys, stage, bytes: fixed + 16 * stage }
     }
 
     /// Multiply-adds of one product of a matrix of scores with another, padding's queries left out.
@@ -402,9 +457,31 @@ impl Instances {
         self.outputs() * u64::from(self.tokens)
     }
 
-    /// Workgroups of a pass over `slices`.
-    fn groups(&self, slices: u32) -> u64 {
-        (u64::from(slices) * u64::from(self.heads) * u64::from(self.tokens)).div_ceil(64)
+    /// Constants of a variant, the workgroups along the tokens of an instance, and all workgroups of a pass
+    /// over `slices`.
+    fn shape(
+        &self,
+        variant: SmallAttentionVariant,
+        slices: u32,
+        caps: &Capabilities,
+    ) -> (Constants, u32, u64) {
+        let heads = u64::from(slices) * u64::from(self.heads);
+        let constants = self.constants();
+        match variant {
+            SmallAttentionVariant::Plain => (constants, 1, (heads * u64::from(self.tokens)).div_ceil(64)),
+            SmallAttentionVariant::Tiled => {
+                let tile = self.tile(caps);
+                let constants = constants
+                    .u32("WORKGROUP", tile.workgroup)
+                    .u32("BLOCKS", self.blocks())
+                    .u32("ROWS4", tile.rows)
+                    .u32("COLUMNS4", tile.columns)
+                    .u32("CHUNK4", tile.chunk)
+                    .u32("KEYS4", tile.keys)
+                    .u32("STAGE", tile.stage);
+                (constants, tile.parts, heads * u64::from(tile.parts))
+            }
+        }
     }
 
     fn plan_spread(&self, caps: &Capabilities) -> Result<Launch> {
@@ -424,9 +501,8 @@ impl Instances {
         let lse = 4 * u64::from(self.rows) * u64::from(self.heads);
         let cost = Cost::new(4 * self.product(), bytes + lse);
         let shader = self.pick(&variant.shaders().forward);
-        let params = self.params(None, 1);
-        let groups = self.groups(self.instances);
-        plan.launches.push(Launch::new(shader, self.constants(), &params, groups, caps, cost)?);
+        let (constants, parts, groups) = self.shape(variant, self.instances, caps);
+        plan.launches.push(Launch::new(shader, constants, &self.params(None, parts), groups, caps, cost)?);
         Ok(plan)
     }
 
@@ -438,31 +514,32 @@ impl Instances {
             plan.launches.push(self.plan_spread(caps)?);
             plan.scratch.push(4 * self.spread());
         }
-        let params = self.params(Some(&sums), 1);
+        let (constants, parts, groups) = self.shape(variant, sums.slices, caps);
+        let params = self.params(Some(&sums), parts);
         let element = self.element_bytes();
         let row_sums = sums.bias * 16;
-        let mut launch = |shader, groups, flops, bytes| {
+        let mut launch = |shader, constants: &Constants, groups, flops, bytes| {
             let cost = Cost::new(flops, bytes);
-            plan.launches.push(Launch::new(shader, self.constants(), &params, groups, caps, cost)?);
+            plan.launches.push(Launch::new(shader, constants.clone(), &params, groups, caps, cost)?);
             Ok::<_, Error>(())
         };
         let bytes = element * 2 * self.outputs() + row_sums * 5 / 4;
-        launch(self.pick(&ROW_SUMS), sums.bias.div_ceil(64), 2 * self.outputs(), bytes)?;
+        let common = self.constants();
+        launch(self.pick(&ROW_SUMS), &common, sums.bias.div_ceil(64), 2 * self.outputs(), bytes)?;
         // Five products are the least for all gradients; the second pass computes two of them again.
         let shaders = variant.shaders();
         let inputs = element * (3 * self.elements() + self.outputs()) + row_sums;
-        let groups = self.groups(sums.slices);
         let bytes = inputs + element * self.elements() + 16 * (sums.pad - sums.bias);
-        launch(self.pick(&shaders.backward_queries), groups, 6 * self.product(), bytes)?;
+        launch(self.pick(&shaders.backward_queries), &constants, groups, 6 * self.product(), bytes)?;
         let bytes = inputs + 2 * element * self.elements() + 16 * (sums.end - sums.pad);
-        launch(self.pick(&shaders.backward_keys), groups, 4 * self.product(), bytes)?;
+        launch(self.pick(&shaders.backward_keys), &constants, groups, 4 * self.product(), bytes)?;
         if let Some(window) = self.window.filter(|window| window.table) {
             let groups = u64::from(window.entries()) * u64::from(self.heads);
-            launch(&TABLE_GRADIENT, groups, 0, 16 * (sums.pad - sums.bias) + 4 * groups)?;
+            launch(&TABLE_GRADIENT, &common, groups, 0, 16 * (sums.pad - sums.bias) + 4 * groups)?;
         }
         if self.is_padded() {
             let groups = 2 * u64::from(self.heads) * u64::from(self.head_dim.div_ceil(4));
-            launch(&PAD_GRADIENT[self.vectors()], groups, 0, 16 * (sums.end - sums.pad))?;
+            launch(&PAD_GRADIENT[self.vectors()], &common, groups, 0, 16 * (sums.end - sums.pad))?;
         }
         Ok(plan)
     }
@@ -507,8 +584,10 @@ impl Instances {
             k,
             Arg::new("v", args.v, self.elements(), element),
             extra,
-            Arg::new("o", args.o, self.outputs(), element),
+            // Not read forward.
+            k,
             Arg::words("lse", args.lse, u64::from(self.rows) * u64::from(self.heads)),
+            Arg::new("o", args.o, self.outputs(), element),
         ];
         for launch in launches {
             recording.push(context.bind(launch, &all)?);

@@ -267,7 +267,7 @@ pub const CANARIES: &[Canary] = &[
 ];
 
 /// The variants that every case runs with.
-pub const VARIANTS: &[SmallAttentionVariant] = &[SmallAttentionVariant::Plain];
+pub const VARIANTS: &[SmallAttentionVariant] = &[SmallAttentionVariant::Plain, SmallAttentionVariant::Tiled];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(41);
