@@ -33,3 +33,9 @@ pub use rotary::*;
 pub use token_select::*;
 pub use transport::*;
 pub use tree::*;
+mod instances;
+pub mod small_attention;
+pub mod window_attention;
+
+pub use small_attention::*;
+pub use window_attention::*;
