@@ -62,7 +62,7 @@ impl RotaryConfig {
 pub fn rotary_table(angles: &[f64], rotary: u32, pairs: RotaryPairs) -> Vec<f32> {
     let half = (rotary / 2).max(1) as usize;
     let of = |e: usize| match pairs {
-        RotaryPairs::Interleaved => (e / 2, e % 2 == 0),
+        RotaryPairs::Interleaved => (e / 2, e.is_multiple_of(2)),
         RotaryPairs::Halves => (e % half, e < half),
     };
     let mut table = Vec::with_capacity(angles.len() * 4);
