@@ -73,7 +73,7 @@ fn gradients_agree_with_finite_differences() {
                 if size < 1e-6 {
                     continue;
                 }
-                let step = 0.02;
+                let step = 0.003;
                 let at = |by: f64| {
                     let moved: Vec<f32> = values
                         .iter()
@@ -83,15 +83,15 @@ fn gradients_agree_with_finite_differences() {
                     tensor.write(&context, &moved).unwrap();
                     cross_entropy(&model.logits(&images).unwrap(), &classes)
                 };
-                // Four points: the error is of the fourth order in the step. A loss in f32 is known to about
-                // 2e-7, which its difference over the step shows as 1e-5.
+                // Four points: the error is of the fourth order in the step. A loss of logits in f32 is known to
+                // about 3e-7, which 18 / 12 of its differences over the step show as 1.5e-4.
                 let slope =
                     (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step);
                 tensor.write(&context, &values).unwrap();
                 let want: f64 =
                     gradient.iter().zip(&along).map(|(&g, &a)| f64::from(g) * f64::from(a) / size).sum();
                 assert!(
-                    (slope - want).abs() < 1e-4 + 2e-3 * want.abs(),
+                    (slope - want).abs() < 1.5e-4 + 2e-3 * want.abs(),
                     "{pool:?}, {name}: {slope} by differences, {want} by the tape"
                 );
             }
@@ -99,24 +99,18 @@ fn gradients_agree_with_finite_differences() {
     }
 }
 
-/// One of four shapes of any size, place, sign and brightness in noise: `[32, 32]`, and which.
-fn shape(random: &mut Random) -> (Vec<f32>, u32) {
+/// Short strokes of one of four directions, strewn over noise: `[32, 32]`, and which direction.
+fn strokes(random: &mut Random) -> (Vec<f32>, u32) {
     let class = random.below(4);
-    let radius = random.uniform(4.0, 7.0);
-    let (x0, y0) = (random.uniform(8.0, 23.0), random.uniform(8.0, 23.0));
-    let light = random.uniform(0.6, 1.2) * if random.below(2) == 0 { 1.0 } else { -1.0 };
-    let mut image = Vec::with_capacity(32 * 32);
-    for y in 0..32 {
-        for x in 0..32 {
-            let (dx, dy) = (x as f32 - x0, y as f32 - y0);
-            let square = dx.abs().max(dy.abs());
-            let inside = match class {
-                0 => (dx.hypot(dy) - radius).abs() < 1.0,
-                1 => (square - radius).abs() < 1.0,
-                2 => ((dx.abs() + dy.abs()) - 1.3 * radius).abs() < 1.3,
-                _ => square < radius && dx.abs().min(dy.abs()) < 1.0,
-            };
-            image.push(if inside { light } else { 0.0 } + random.uniform(-0.3, 0.3));
+    let (sx, sy) = [(1, 0), (0, 1), (1, 1), (1, -1)][class as usize];
+    let mut image = random.vec(32 * 32, -0.3, 0.3);
+    for _ in 0..8 {
+        let (x, y) = (random.below(32) as i32, random.below(32) as i32);
+        let light = random.uniform(0.5, 1.0);
+        for (x, y) in (0..6).map(|k| (x + k * sx, y + k * sy)) {
+            if (0..32).contains(&x) && (0..32).contains(&y) {
+                image[(y * 32 + x) as usize] += light;
+            }
         }
     }
     (image, class)
@@ -125,7 +119,7 @@ fn shape(random: &mut Random) -> (Vec<f32>, u32) {
 fn batch(n: usize, random: &mut Random) -> (Vec<f32>, Vec<u32>) {
     let (mut images, mut classes) = (Vec::new(), Vec::new());
     for _ in 0..n {
-        let (image, class) = shape(random);
+        let (image, class) = strokes(random);
         images.extend(image);
         classes.push(class);
     }
@@ -137,18 +131,18 @@ fn small(patch: u32) -> VisionTransformerConfig {
         image: [32; 2],
         channels: 1,
         patch,
-        width: 32,
+        width: 16,
         depth: 2,
-        heads: 2,
+        heads: 1,
         hidden: 64,
         classes: 4,
         pool: Pool::Mean,
-        positions: Positions::SinCos,
+        positions: Positions::Learned,
         epsilon: 1e-6,
     }
 }
 
-/// Trains on ever new shapes; the loss over shapes never seen.
+/// Trains on ever new images; the loss over images never seen.
 fn train(context: &Context, patch: u32, steps: u64, size: usize, seed: u64) -> (VisionTransformer, f64) {
     let model = VisionTransformer::new(context, small(patch), seed).unwrap();
     let update = UpdateConfig { weight_decay: 0.01, ..UpdateConfig::default() };
@@ -157,7 +151,7 @@ fn train(context: &Context, patch: u32, steps: u64, size: usize, seed: u64) -> (
     let mut random = Random::new(seed);
     for step in 0..steps {
         let (images, classes) = batch(size, &mut random);
-        trainer.step(&images, &classes, (4e-3 * schedule.factor(step)) as f32).unwrap();
+        trainer.step(&images, &classes, (8e-3 * schedule.factor(step)) as f32).unwrap();
     }
     let (images, classes) = batch(256, &mut Random::new(1_000_003));
     let loss = cross_entropy(&model.logits(&images).unwrap(), &classes);
@@ -167,10 +161,10 @@ fn train(context: &Context, patch: u32, steps: u64, size: usize, seed: u64) -> (
 #[test]
 fn it_learns_and_repeats_and_is_read_again_bit_by_bit() {
     let Some(context) = context() else { return };
-    let (first, loss) = train(&context, 8, 60, 32, 7);
-    // ln 4 is the loss of one who knows nothing.
-    assert!(loss < 1.3, "{loss}");
-    let (second, again) = train(&context, 8, 60, 32, 7);
+    let (first, loss) = train(&context, 4, 80, 16, 1);
+    // ln 4 = 1.39 is the loss of one who knows nothing.
+    assert!(loss < 0.9, "{loss}");
+    let (second, again) = train(&context, 4, 80, 16, 1);
     assert_eq!(loss.to_bits(), again.to_bits());
     for ((name, a), (_, b)) in first.parameters().iter().zip(second.parameters().iter()) {
         let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<_>>();
@@ -183,7 +177,7 @@ fn it_learns_and_repeats_and_is_read_again_bit_by_bit() {
     let (images, _) = batch(3, &mut Random::new(8));
     assert_eq!(loaded.logits(&images).unwrap(), first.logits(&images).unwrap());
     // A file of another shape is refused by name.
-    let other = VisionTransformerConfig { width: 16, ..small(8) };
+    let other = VisionTransformerConfig { width: 8, ..small(4) };
     let file = Checkpoint::load(&path).unwrap();
     let error = VisionTransformer::from_tensors(&context, other, &file, &path).unwrap_err();
     assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
@@ -193,12 +187,12 @@ fn it_learns_and_repeats_and_is_read_again_bit_by_bit() {
 #[test]
 fn smaller_patches_see_more() {
     let Some(context) = context() else { return };
-    // The whole of it takes minutes on a CPU: three seeds, at every halving.
+    // The whole of it takes minutes on a CPU: three seeds, and 256 tokens an image.
     let whole = std::env::var("PATCHFIELD_LONG_TESTS").as_deref() == Ok("1");
     let (seeds, patches, steps): (_, &[u32], _) =
-        if whole { (1..=3, &[8, 4, 2], 300) } else { (1..=1, &[8, 4], 150) };
+        if whole { (1..=3, &[8, 4, 2], 200) } else { (1..=1, &[8, 4], 80) };
     for seed in seeds {
-        let losses: Vec<f64> = patches.iter().map(|&p| train(&context, p, steps, 32, seed).1).collect();
+        let losses: Vec<f64> = patches.iter().map(|&p| train(&context, p, steps, 16, seed).1).collect();
         println!("seed {seed}: patches of {patches:?}, test losses {losses:.3?}");
         assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "seed {seed}: {losses:?}");
     }
@@ -217,7 +211,7 @@ fn bad_input_is_refused_by_name() {
     refused(VisionTransformerConfig { heads: 5, ..good }, "`width`");
     refused(VisionTransformerConfig { depth: 0, ..good }, "`depth`");
     refused(VisionTransformerConfig { classes: 0, ..good }, "`classes`");
-    refused(VisionTransformerConfig { width: 30, heads: 1, ..good }, "`width`");
+    refused(VisionTransformerConfig { width: 30, positions: Positions::SinCos, ..good }, "`width`");
     refused(VisionTransformerConfig { hidden: u32::MAX, ..good }, "parameter");
     let model = VisionTransformer::new(&context, good, 0).unwrap();
     assert!(model.logits(&[0.0; 1000]).is_err());

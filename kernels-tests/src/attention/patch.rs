@@ -267,23 +267,6 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// What a configuration must refuse.
-pub fn refused(context: &patchfield::Context) -> Vec<patchfield::Result<()>> {
-    let good = PatchConfig::square(2, 3, 8, 4);
-    let patch = |config| Patchify::new(context, config).map(drop);
-    vec![
-        patch(PatchConfig { batch: 0, ..good }),
-        patch(PatchConfig { channels: 0, ..good }),
-        patch(PatchConfig { size: [1, 8, 0], ..good }),
-        patch(PatchConfig { patch: [1, 4, 3], ..good }),
-        patch(PatchConfig { patch: [0, 4, 4], ..good }),
-        patch(PatchConfig { size: [1, 1 << 16, 1 << 16], ..good }),
-        PatchMix::new(context, PatchMixConfig { patch: good, replaced: 5 }).map(drop),
-        MixLabels::new(context, MixLabelsConfig { batch: 1, classes: 2, share: f32::NAN }).map(drop),
-        MixLabels::new(context, MixLabelsConfig { batch: 1, classes: 2, share: 1.5 }).map(drop),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
