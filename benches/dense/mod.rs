@@ -2,6 +2,7 @@
 
 mod activation;
 mod activation_jet;
+mod concatenate;
 mod copy;
 mod gather;
 mod layer_norm;
@@ -18,6 +19,7 @@ mod sort;
 mod swap_axes;
 
 pub const KERNELS: &[crate::Entry] = &[
+    ("dense/concatenate", concatenate::bench),
     ("dense/copy", copy::bench),
     ("dense/matmul", matmul::bench),
     ("dense/layer_norm", layer_norm::bench),

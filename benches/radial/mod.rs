@@ -2,6 +2,7 @@
 
 mod compact_basis;
 mod coordinate_encoding;
+mod feature_sinusoid;
 mod fused_mlp;
 mod grid_encoding;
 mod grid_encoding_jet;
@@ -12,6 +13,7 @@ mod smooth_mlp;
 mod spherical_harmonics;
 
 pub const KERNELS: &[crate::Entry] = &[
+    ("radial/feature_sinusoid", feature_sinusoid::bench),
     ("radial/fused_mlp", fused_mlp::bench),
     ("radial/grid_encoding", grid_encoding::bench),
     ("radial/compact_basis", compact_basis::bench),

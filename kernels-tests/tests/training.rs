@@ -118,6 +118,78 @@ fn it_learns_and_repeats_and_resumes_bit_by_bit() {
     std::fs::remove_file(model).unwrap();
 }
 
+/// A hybrid with few centres, of a picture's own number of parameters.
+fn hybrid(context: &Context, target: &Picture) -> RadialField {
+    let mut config = RadialFieldConfig::hybrid_with_parameters(48, 32, 3, 9000).unwrap();
+    config.width = 16;
+    // The published frequencies are for thousands of steps, not for sixty.
+    let radial = config.radial.as_mut().unwrap();
+    (radial.frequencies, radial.hidden_frequencies) = ([0.125, 8.0], [1.0, 10.0]);
+    RadialField::for_picture(context, config, target, 3).unwrap()
+}
+
+#[test]
+fn a_hybrid_learns_and_repeats_and_resumes_bit_by_bit() {
+    let Some(context) = context() else { return };
+    let target = picture();
+    // All pixels at once, their neighbours found once; and a part of them, new in each step.
+    for batch in [2048, 512] {
+        let fit = |name: &str| FitConfig { batch, ..fit(&format!("hybrid-{batch}-{name}"), 60) };
+        let whole = fit("whole");
+        let mut first = hybrid(&context, &target);
+        first.fit(&target, &whole, &mut quiet()).unwrap();
+        let rendered = first.render(48, 32, Region::WHOLE).unwrap();
+        assert!(target.psnr(&rendered) > 22.0, "{} dB with {batch}", target.psnr(&rendered));
+
+        let mut parts = fit("parts");
+        let stopped = hybrid(&context, &target).fit(&target, &parts, &mut |p| {
+            if p.step == 25 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(stopped, Err(Error::Cancelled { step: 25 }));
+        parts.resume = true;
+        // Centres come from the checkpoint too.
+        let mut other = RadialField::new(&context, *first.config(), 8).unwrap();
+        other.fit(&target, &parts, &mut quiet()).unwrap();
+        let want = Checkpoint::load(&path(&whole)).unwrap();
+        assert!(want == Checkpoint::load(&path(&parts)).unwrap(), "a resumed run differs");
+
+        let model = path(&fit("model"));
+        first.save(&model).unwrap();
+        let loaded = RadialField::load(&context, &model).unwrap();
+        assert_eq!(loaded.config(), first.config());
+        assert!(loaded.render(48, 32, Region::WHOLE).unwrap() == rendered);
+        for file in [path(&whole), path(&parts), model] {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hybrid_of_a_difficult_picture_is_fitted_or_refused() {
+    let Some(context) = context() else { return };
+    let fit = FitConfig { checkpoint: None, ..fit("difficult", 5) };
+    // One colour: no pixel matters more than another. Few pixels: many centres on each.
+    for (width, height) in [(16, 9), (1, 1), (1, 40), (3, 2)] {
+        let flat = Picture::new(width, height, 1, vec![0.25; (width * height) as usize]).unwrap();
+        let mut config = RadialFieldConfig::hybrid_with_parameters(width, height, 1, 8000).unwrap();
+        config.width = 16;
+        let mut field = RadialField::for_picture(&context, config, &flat, 0).unwrap();
+        field.fit(&flat, &fit, &mut quiet()).unwrap();
+        assert!(field.render(width, height, Region::WHOLE).unwrap().data.iter().all(|v| v.is_finite()));
+    }
+    // Fewer centres than neighbours, one layer, another shape.
+    let good = RadialFieldConfig::hybrid_with_parameters(48, 32, 3, 8000).unwrap();
+    let with = |change: fn(&mut RadialFieldConfig)| {
+        let mut config = good;
+        change(&mut config);
+        RadialField::new(&context, config, 0).unwrap_err().to_string()
+    };
+    let few = with(|c| c.radial.as_mut().unwrap().centres = 3);
+    assert!(few.contains("`centres` = 3") && few.contains("4 neighbours"), "{few}");
+    assert!(with(|c| c.layers = 1).contains("`layers`"));
+    assert!(with(|c| c.radial.as_mut().unwrap().extent[0] = f64::NAN).contains("`extent`"));
+}
+
 #[test]
 fn a_loss_that_is_not_finite_ends_the_fit_and_keeps_the_checkpoint() {
     let Some(context) = context() else { return };
