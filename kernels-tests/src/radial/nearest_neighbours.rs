@@ -206,11 +206,11 @@ pub const CANARIES: &[Canary] = &[
         replace: "sorted_keys[middle] <= cell {",
     },
     Canary {
-        bug: "a centre that is not finite in the box",
+        bug: "cells numbered with another row length than the rows are walked with",
         kernel: KERNEL,
-        shader: "radial/centre_grid::shape_grid",
-        find: "low[d] = from_ordered(lowest);",
-        replace: "low[d] = from_ordered(lowest) + 0.5 * (from_ordered(highest) - from_ordered(lowest));",
+        shader: "radial/centre_grid::cell_keys",
+        find: "cells.x * (y + cells.y * z)",
+        replace: "cells.y * (y + cells.y * z)",
     },
 ];
 
