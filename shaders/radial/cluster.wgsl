@@ -16,9 +16,9 @@
 //   move_centres, make_shapes    a cluster an invocation
 // Points of no weight, and points that are not finite or farther than 1e18, take no part.
 //
-// In 3-D the clamps can leave a matrix that is not positive definite: if the determinant of its
-// correlations is not above 1e-7 they are halved, which makes them positive definite (each is below 1,
-// hence each eigenvalue above -1, and above 0 after). make_shapes counts in report[2] the clusters
+// In 3-D a cluster of two points, or the clamps, leave a matrix that has no inverse: if the determinant
+// of its correlations is too small to be told from 0, they are halved. Each is below 1, hence each
+// eigenvalue above -1, and above 0 when halved. make_shapes counts in report[2] the clusters
 // without points, in [3] shapes that were clamped, in [4] those whose correlations were halved.
 // Workgroup memory: none.
 
@@ -286,7 +286,8 @@ fn make_shapes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
         var cofactors = (vec3<f32>(1.0) - r) * (vec3<f32>(1.0) + r);      // zz, yy, xx
         var others = vec3<f32>(r.y * r.z - r.x, r.x * r.z - r.y, r.x * r.y - r.z);   // xy, xz, yz
         var determinant = cofactors.y * cofactors.x - others.z * others.z;
-        if determinant <= 1e-7 {
+        // An error d of the correlations changes the determinant by 2 d sqrt(..) where it is near 0.
+        if determinant <= 1e-4 * sqrt(cofactors.x * cofactors.y) {
             atomicAdd(&report[4], 1u);
             r = 0.5 * r;
             cofactors = (vec3<f32>(1.0) - r) * (vec3<f32>(1.0) + r);

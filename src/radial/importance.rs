@@ -67,7 +67,8 @@ pub struct CentreReport {
     pub empty: u32,
     /// Shapes that a published clip changed.
     pub clamped: u32,
-    /// Shapes that the clips left without an inverse, or nearly; their correlations were halved.
+    /// 3-D shapes without an inverse, or nearly: of two points, or by the clips. Their correlations
+    /// were halved.
     pub indefinite: u32,
     /// 0.
     pub reserved: [u32; 3],

@@ -131,7 +131,8 @@ impl Clusters {
                 }
             }
             report[1] += u32::from(clamped);
-            if d == 3 && determinant(&r) <= 1e-7 {
+            let cofactor = |a: f64| 1.0 - a * a;
+            if d == 3 && determinant(&r) <= 1e-4 * (cofactor(r[0][1]) * cofactor(r[0][2])).sqrt() {
                 report[2] += 1;
                 (0..3).for_each(|i| (0..3).filter(|&j| j != i).for_each(|j| r[i][j] *= 0.5));
             }

@@ -75,11 +75,11 @@ fn case(config: WeightedSampleConfig, what: &str, weights: Vec<f32>, random: &mu
 /// Bugs that the cases must find.
 pub const CANARIES: &[Canary] = &[
     Canary {
-        bug: "a point of weight 0 drawn",
+        bug: "the node's sum kept for its child",
         kernel: KERNEL,
         shader: "radial/weighted_sample::draw",
-        find: "if value > 0.0 {",
-        replace: "if value >= 0.0 {",
+        find: "total = value;",
+        replace: "",
     },
     Canary {
         bug: "the same random word on two levels",
