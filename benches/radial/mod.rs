@@ -1,6 +1,7 @@
 //! One file a kernel.
 
 mod compact_basis;
+mod centre_initialisation;
 mod coordinate_encoding;
 mod feature_sinusoid;
 mod fused_mlp;
@@ -10,6 +11,7 @@ mod mesh_distance;
 mod mesh_sample;
 mod radial_basis;
 mod smooth_mlp;
+mod nearest_neighbours;
 mod spherical_harmonics;
 
 pub const KERNELS: &[crate::Entry] = &[
@@ -23,5 +25,7 @@ pub const KERNELS: &[crate::Entry] = &[
     ("radial/coordinate_encoding", coordinate_encoding::bench),
     ("radial/smooth_mlp", smooth_mlp::bench),
     ("radial/radial_basis", radial_basis::bench),
+    ("radial/nearest_neighbours", nearest_neighbours::bench),
+    ("radial/centre_initialisation", centre_initialisation::bench),
     ("radial/spherical_harmonics", spherical_harmonics::bench),
 ];

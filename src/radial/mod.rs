@@ -2,6 +2,8 @@
 
 mod centre_grid;
 pub mod compact_basis;
+pub mod centre_initialisation;
+pub mod cluster;
 pub mod coordinate_encoding;
 mod differential;
 pub mod feature_sinusoid;
@@ -11,13 +13,17 @@ pub mod grid_encoding_jet;
 pub mod mesh_bvh;
 pub mod mesh_distance;
 pub mod mesh_sample;
+pub mod importance;
 pub mod nearest_neighbours;
 pub mod radial_basis;
 pub mod sinusoid_composition;
 pub mod smooth_mlp;
 pub mod spherical_harmonics;
+pub mod weighted_sample;
 
 pub use compact_basis::*;
+pub use centre_initialisation::*;
+pub use cluster::*;
 pub use coordinate_encoding::*;
 pub use differential::Differential;
 pub use feature_sinusoid::*;
@@ -27,8 +33,10 @@ pub use grid_encoding_jet::*;
 pub use mesh_bvh::{BvhBox, BvhDipole, MeshBuffers, MeshBvh};
 pub use mesh_distance::*;
 pub use mesh_sample::*;
+pub use importance::*;
 pub use nearest_neighbours::*;
 pub use radial_basis::*;
 pub use sinusoid_composition::*;
 pub use smooth_mlp::*;
 pub use spherical_harmonics::*;
+pub use weighted_sample::*;

@@ -1,6 +1,7 @@
 //! Cases and references of `patchfield::radial`.
 
 pub mod compact_basis;
+pub mod cluster;
 pub mod coordinate_encoding;
 pub mod feature_sinusoid;
 pub mod fused_mlp;
@@ -8,15 +9,18 @@ pub mod grid_encoding;
 pub mod grid_encoding_jet;
 pub mod mesh_distance;
 pub mod mesh_sample;
+pub mod importance;
 pub mod nearest_neighbours;
 pub mod radial_basis;
 pub mod sinusoid_composition;
 pub mod smooth_mlp;
 pub mod spherical_harmonics;
+pub mod weighted_sample;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(compact_basis::cases());
+    all.extend(cluster::cases());
     all.extend(coordinate_encoding::cases());
     all.extend(feature_sinusoid::cases());
     all.extend(fused_mlp::cases());
@@ -24,11 +28,13 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(grid_encoding_jet::cases());
     all.extend(mesh_distance::cases());
     all.extend(mesh_sample::cases());
+    all.extend(importance::cases());
     all.extend(nearest_neighbours::cases());
     all.extend(radial_basis::cases());
     all.extend(sinusoid_composition::cases());
     all.extend(smooth_mlp::cases());
     all.extend(spherical_harmonics::cases());
+    all.extend(weighted_sample::cases());
     all
 }
 
@@ -44,4 +50,10 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     radial_basis::CANARIES,
     sinusoid_composition::CANARIES,
     smooth_mlp::CANARIES,
+    cluster::CANARIES,
+    fused_mlp::CANARIES,
+    grid_encoding::CANARIES,
+    importance::CANARIES,
+    nearest_neighbours::CANARIES,
+    weighted_sample::CANARIES,
 ];
