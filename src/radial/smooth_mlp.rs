@@ -148,12 +148,12 @@ impl SmoothMlpConfig {
     }
 
     /// `dx = dz W`.
-    fn to_input(&self, layer: &Layer) -> MatmulConfig {
+    fn input_gradient(&self, layer: &Layer) -> MatmulConfig {
         MatmulConfig { n: layer.inputs, k: layer.outputs, transpose_b: false, ..self.forward(layer) }
     }
 
     /// `dW = dz^T x`, summed over the values and the tangents.
-    fn to_weight(&self, layer: &Layer) -> MatmulConfig {
+    fn weight_gradient(&self, layer: &Layer) -> MatmulConfig {
         MatmulConfig {
             m: layer.outputs,
             n: layer.inputs,
@@ -165,7 +165,7 @@ impl SmoothMlpConfig {
     }
 
     /// `dbias`: the sum over the values; with tangents they are the first plane of the only network.
-    fn to_bias(&self, layer: &Layer) -> ReduceConfig {
+    fn bias_gradient(&self, layer: &Layer) -> ReduceConfig {
         ReduceConfig {
             reduction: Reduction::Sum,
             outer: self.batch,
@@ -317,9 +317,9 @@ impl SmoothMlpBackward {
             widest = widest.max(config.jet(layer).count()?.into());
             let parts = [
                 ActivationJetBackward::plan(&config.jet(layer), caps)?,
-                ReduceForward::plan(&config.to_bias(layer), caps)?,
-                Matmul::plan(&config.to_weight(layer), caps)?,
-                Matmul::plan(&config.to_input(layer), caps)?,
+                ReduceForward::plan(&config.bias_gradient(layer), caps)?,
+                Matmul::plan(&config.weight_gradient(layer), caps)?,
+                Matmul::plan(&config.input_gradient(layer), caps)?,
             ];
             for part in parts {
                 whole.variant = part.variant;
@@ -351,7 +351,7 @@ impl Kernel for SmoothMlpBackward {
             let activation = ActivationJetBackward::new(context, config.jet(layer))?;
             let bias = Some(parameters.bias);
             recording.append(activation.prepare(&ActivationJetBackwardArgs { z, bias, dy, dz })?);
-            let sum = ReduceForward::new(context, config.to_bias(layer))?;
+            let sum = ReduceForward::new(context, config.bias_gradient(layer))?;
             let scratch = buffers.of(&sum);
             let sums = ReduceForwardArgs { x: dz, y: gradients.bias, index: None, scratch: &scratch };
             recording.append(sum.prepare(&sums)?);
@@ -360,11 +360,11 @@ impl Kernel for SmoothMlpBackward {
                 None => args.x,
             };
             let operands = [dz, x, gradients.weight];
-            recording.append(product(context, config.to_weight(layer), operands, &mut buffers)?);
+            recording.append(product(context, config.weight_gradient(layer), operands, &mut buffers)?);
             let dx = if l == 0 { args.dx } else { Some(between) };
             if let Some(dx) = dx {
                 let operands = [dz, parameters.weight, dx];
-                recording.append(product(context, config.to_input(layer), operands, &mut buffers)?);
+                recording.append(product(context, config.input_gradient(layer), operands, &mut buffers)?);
                 dy = dx;
             }
         }

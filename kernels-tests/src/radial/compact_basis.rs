@@ -93,16 +93,14 @@ fn bumps(config: &CompactBasisConfig, level: &LatticeLevel, p: Vector, shapes: &
             let node = level.first as usize + at.iter().rev().fold(0, |sum, a| sum * along + a);
             let mut radius = number(0.5 * config.ring as f64);
             let mut offset = NONE;
-            for d in 0..dims {
-                offset[d] = p[d] - number(at[d] as f64 - 0.5 * (config.ring as f64 - 2.0));
+            for (d, &at) in at.iter().enumerate() {
+                offset[d] = p[d] - number(at as f64 - 0.5 * (config.ring as f64 - 2.0));
             }
             if let Some(AdaptiveNodes { shift, octaves }) = config.adaptive {
                 let raw = |i: usize| f64::from(shapes[node * (dims + 1) + i]);
-                for d in 0..dims {
-                    let t = raw(d).tanh();
+                for (d, offset) in offset.iter_mut().enumerate().take(dims) {
                     // The error of tanh is absolute; 16 units stand for it and its argument.
-                    let moved = rounded(f64::from(shift) * t, 16.0, f64::from(shift));
-                    offset[d] = offset[d] - moved;
+                    *offset = *offset - rounded(f64::from(shift) * raw(d).tanh(), 16.0, f64::from(shift));
                 }
                 let v = raw(dims);
                 let exponent = -f64::from(octaves) / (1.0 + (-v).exp());
@@ -253,19 +251,19 @@ pub fn reference(config: &CompactBasisConfig, inputs: &Inputs) -> [Vec<Term>; 4]
                 let mut beta: Vector = std::array::from_fn(|t| to_slope[t] * divisor);
                 if config.normalized {
                     alpha += to_sum;
-                    for t in 0..dims {
-                        beta[t] += to_total[t];
+                    for (beta, total) in beta.iter_mut().zip(to_total) {
+                        *beta += total;
                     }
                 }
                 let mut to_radius = alpha * bump.by_radius;
-                for t in 0..dims {
-                    to_radius += beta[t] * bump.gradient_by_radius[t];
+                for (&beta, slope) in beta.iter().zip(bump.gradient_by_radius) {
+                    to_radius += beta * slope;
                 }
                 let shape = bump.node * (dims + 1);
                 for e in 0..dims {
                     let mut to_offset = alpha * bump.gradient[e];
-                    for t in 0..dims {
-                        to_offset += beta[t] * bump.hessian[e][t];
+                    for (&beta, bend) in beta.iter().zip(bump.hessian[e]) {
+                        to_offset += beta * bend;
                     }
                     dx[n * dims + e] += to_offset * rates[e];
                     if let Some(AdaptiveNodes { shift, .. }) = config.adaptive {

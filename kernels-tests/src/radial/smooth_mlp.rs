@@ -94,9 +94,9 @@ pub fn reference(
             sums.push(z);
             inputs.push(y);
         }
-        for p in 0..planes {
+        for (p, plane) in inputs[sizes.len()].iter().enumerate() {
             let width = config.outputs as usize;
-            out.y[(p * points + n) * width..][..width].copy_from_slice(&inputs[sizes.len()][p]);
+            out.y[(p * points + n) * width..][..width].copy_from_slice(plane);
         }
         let mut g = row(dy, config.outputs as usize);
         for (l, &(fan_in, fan_out)) in sizes.iter().enumerate().rev() {
@@ -133,9 +133,9 @@ pub fn reference(
                 }
             }
         }
-        for p in 0..planes {
+        for (p, plane) in g.iter().enumerate() {
             let width = config.inputs as usize;
-            out.dx[(p * points + n) * width..][..width].copy_from_slice(&g[p]);
+            out.dx[(p * points + n) * width..][..width].copy_from_slice(plane);
         }
     }
     out
