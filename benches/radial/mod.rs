@@ -1,7 +1,7 @@
 //! One file a kernel.
 
-mod compact_basis;
 mod centre_initialisation;
+mod compact_basis;
 mod coordinate_encoding;
 mod feature_sinusoid;
 mod fused_mlp;
@@ -9,9 +9,9 @@ mod grid_encoding;
 mod grid_encoding_jet;
 mod mesh_distance;
 mod mesh_sample;
+mod nearest_neighbours;
 mod radial_basis;
 mod smooth_mlp;
-mod nearest_neighbours;
 mod spherical_harmonics;
 
 pub const KERNELS: &[crate::Entry] = &[

@@ -10,8 +10,10 @@ pub mod position;
 pub mod qkv;
 pub mod query_pool;
 pub mod rotary;
+pub mod small_attention;
 pub mod token_select;
 pub mod transport;
+pub mod window_attention;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
@@ -25,8 +27,10 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(qkv::cases());
     all.extend(query_pool::cases());
     all.extend(rotary::cases());
+    all.extend(small_attention::cases());
     all.extend(token_select::cases());
     all.extend(transport::cases());
+    all.extend(window_attention::cases());
     all
 }
 
@@ -41,17 +45,8 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     qkv::CANARIES,
     query_pool::CANARIES,
     rotary::CANARIES,
+    small_attention::CANARIES,
     token_select::CANARIES,
     transport::CANARIES,
+    window_attention::CANARIES,
 ];
-pub mod small_attention;
-pub mod window_attention;
-
-pub fn cases() -> Vec<crate::harness::Case> {
-    let mut all = Vec::new();
-    all.extend(small_attention::cases());
-    all.extend(window_attention::cases());
-    all
-}
-
-pub const CANARIES: &[&[crate::canaries::Canary]] = &[small_attention::CANARIES, window_attention::CANARIES];
