@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release --example inspect_adapter`
 
+use patchfield::attention::*;
 use patchfield::dense::*;
 use patchfield::dispatch::{Capabilities, Plan, describe, preference};
 use patchfield::radial::*;
@@ -34,13 +35,33 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let network = FusedMlpConfig { points: 1 << 16, ..Default::default() };
     let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
     let grid = GridEncodingConfig { points: 1 << 16, ..Default::default() };
+    let softmax = SoftmaxConfig { rows: 4096, n: 1024, ..Default::default() };
+    let pool = QueryPoolConfig { batch: 64, ..Default::default() };
+    let hopfield = HopfieldConfig {
+        batch: 64,
+        heads: 8,
+        states: 4,
+        patterns: 64,
+        width: 32,
+        update_steps_max: Some(3),
+        keep: true,
+        ..Default::default()
+    };
+    let transport = TransportConfig { tokens: 1024, experts: 16, nonzeros: 64, gamma: 1.0 };
+    let transport = TransportSolveConfig { transport, ..Default::default() };
     vec![
+        ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
+        ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
+        ("attention/query_pool", QueryPoolForward::plan(&pool, caps)),
+        ("attention/query_pool, backward", QueryPoolBackward::plan(&pool, caps)),
+        ("attention/transport", TransportSolve::plan(&transport, caps)),
         ("dense/activation", ActivationForward::plan(&activation, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
         ("dense/linear", LinearForward::plan(&linear, caps)),
         ("dense/linear, backward", LinearBackward::plan(&linear, caps)),
         ("dense/reduce", ReduceForward::plan(&reduce, caps)),
         ("dense/sort", Sort::plan(&sort, caps)),
+        ("dense/softmax", SoftmaxForward::plan(&softmax, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
         ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
         ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),

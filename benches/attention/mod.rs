@@ -1,3 +1,27 @@
 //! One file a kernel.
 
-pub const KERNELS: &[crate::Entry] = &[];
+mod combine;
+mod head_selector;
+mod hopfield;
+mod learned_order;
+mod patch;
+mod position;
+mod qkv;
+mod query_pool;
+mod rotary;
+mod token_select;
+mod transport;
+
+pub const KERNELS: &[crate::Entry] = &[
+    ("attention/combine", combine::bench),
+    ("attention/head_selector", head_selector::bench),
+    ("attention/hopfield", hopfield::bench),
+    ("attention/learned_order", learned_order::bench),
+    ("attention/patch", patch::bench),
+    ("attention/position", position::bench),
+    ("attention/qkv", qkv::bench),
+    ("attention/query_pool", query_pool::bench),
+    ("attention/rotary", rotary::bench),
+    ("attention/token_select", token_select::bench),
+    ("attention/transport", transport::bench),
+];

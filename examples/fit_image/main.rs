@@ -5,19 +5,20 @@
 
 mod picture;
 mod plot;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use patchfield::dispatch::{describe, preference};
+use patchfield::Error;
+use patchfield::dispatch::describe;
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
 use patchfield::train::Schedule;
-use patchfield::{Context, Error, Requirements, wgpu};
 use picture::Colour;
 
 /// What stands between the position and the network.
@@ -82,26 +83,6 @@ fn main() {
     }
 }
 
-fn device(name: Option<&str>) -> Result<(Context, wgpu::AdapterInfo), String> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    adapters.sort_by_key(|adapter| preference(&adapter.get_info()));
-    let names: Vec<String> = adapters.iter().map(|adapter| describe(&adapter.get_info())).collect();
-    let wanted = name.unwrap_or_default().to_lowercase();
-    let found = names.iter().position(|name| name.to_lowercase().contains(&wanted));
-    let adapter = found.and_then(|i| adapters.into_iter().nth(i)).ok_or_else(|| match name {
-        Some(name) if !names.is_empty() => format!("--adapter {name}: none of {}", names.join("; ")),
-        _ => "no adapter; on Linux, `cargo xtask demo` installs a software one".into(),
-    })?;
-    let descriptor = Requirements::for_adapter(&adapter).device_descriptor();
-    let (device, queue) =
-        pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
-    let context = Context::new(&device, &queue);
-    let lost = context.clone();
-    device.set_device_lost_callback(move |_, _| lost.mark_lost());
-    Ok((context, adapter.get_info()))
-}
-
 fn run(options: &Options) -> Result<(), String> {
     let (target, input, kind) = match &options.image {
         Some(path) => {
@@ -115,7 +96,7 @@ fn run(options: &Options) -> Result<(), String> {
         Colour::Linear => "decoded to linear light",
     };
     println!("input    {input}: {} x {}, {kind}, {space}", target.width, target.height);
-    let (context, info) = device(options.adapter.as_deref())?;
+    let (context, info) = shared::device(options.adapter.as_deref())?;
     let adapter = describe(&info);
     println!("adapter  {adapter}");
     std::fs::create_dir_all(&options.out).map_err(|e| format!("{}: {e}", options.out.display()))?;
@@ -161,15 +142,7 @@ fn fit_with_bar(
     target: &Picture,
     fit: &FitConfig,
 ) -> Result<Vec<(u64, f64)>, String> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler = stop.clone();
-    // The first Ctrl-C ends the fit; a second one, or one after the fit, the program.
-    ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .map_err(|e| e.to_string())?;
+    let stop = shared::stop_on_ctrl_c()?;
     let bar = ProgressBar::new(fit.steps);
     if let Ok(style) = ProgressStyle::with_template("{bar:36} {pos}/{len}  {msg}  {eta} left") {
         bar.set_style(style);

@@ -37,8 +37,17 @@ fn run_cases(args: &Args, cases: &[Case]) -> bool {
     let mut adapters = adapter::all();
     adapters.retain(|adapter| adapter.name.contains(&args.adapter));
     let mut report = Report::default();
-    for adapter in &adapters {
-        run_adapter(adapter, cases, &mut report);
+    // Most of the time goes into drivers that compile on one core: the adapters take one each.
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            adapters.iter().map(|adapter| scope.spawn(|| run_adapter(adapter, cases))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a case panicked")).collect()
+    });
+    for (position, (adapter, outcomes)) in adapters.iter().zip(outcomes).enumerate() {
+        report.adapters.push((adapter.name.clone(), patchfield::dispatch::describe(&adapter.info)));
+        for (case, outcome) in cases.iter().zip(&outcomes) {
+            report.add(position, case.kernel, outcome);
+        }
     }
     let mut good = true;
     // A filter by kernel runs its canaries too; a filter by case would hide what they need.
@@ -80,17 +89,20 @@ fn run_cases(args: &Args, cases: &[Case]) -> bool {
     good && total.failed == 0
 }
 
-fn run_adapter(adapter: &Adapter, cases: &[Case], report: &mut Report) {
-    let info = patchfield::dispatch::describe(&adapter.info);
-    println!("{}: {info}", adapter.name);
-    report.adapters.push((adapter.name.clone(), info));
+/// One outcome a case.
+fn run_adapter(adapter: &Adapter, cases: &[Case]) -> Vec<run::Outcome> {
     let start = Instant::now();
-    for case in cases {
-        let outcome = run::run(&adapter.context, case, None);
-        if let run::Outcome::Failed(why) = &outcome {
-            println!("FAILED {} on {}: {}: {why}", case.kernel, adapter.name, case.name);
-        }
-        report.add(case.kernel, &outcome);
-    }
-    println!("  {} cases, {:.1} s", cases.len(), start.elapsed().as_secs_f64());
+    let outcomes = cases
+        .iter()
+        .map(|case| {
+            let outcome = run::run(&adapter.context, case, None);
+            if let run::Outcome::Failed(why) = &outcome {
+                println!("FAILED {} on {}: {}: {why}", case.kernel, adapter.name, case.name);
+            }
+            outcome
+        })
+        .collect();
+    let info = patchfield::dispatch::describe(&adapter.info);
+    println!("{}: {info}\n  {} cases, {:.1} s", adapter.name, cases.len(), start.elapsed().as_secs_f64());
+    outcomes
 }

@@ -27,9 +27,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Counts a case on the adapter that was added last.
-    pub fn add(&mut self, kernel: &str, outcome: &Outcome) {
-        let adapter = self.adapters.len().saturating_sub(1);
+    /// Counts a case on an adapter, by its position.
+    pub fn add(&mut self, adapter: usize, kernel: &str, outcome: &Outcome) {
         let count = self.counts.entry((kernel.into(), adapter)).or_default();
         match outcome {
             Outcome::Passed => count.passed += 1,

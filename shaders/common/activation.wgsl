@@ -1,4 +1,4 @@
-// Activations a(x) and their derivatives a'(x). Needs sincos.wgsl, and from the prelude
+// Activations a(x) and their derivatives a'(x) and a''(x). Needs sincos.wgsl, and from the prelude
 // ACTIVATION: 0 identity, 1 ReLU, 2 leaky ReLU, 3 GELU (erf), 4 SiLU, 5 sigmoid, 6 softplus, 7 tanh,
 // 8 sine, 9 exp. `p` is the slope of the leaky ReLU or the frequency of the sine.
 
@@ -64,6 +64,20 @@ fn activate_derivative(x: f32, p: f32) -> f32 {
         case 8u: { return p * sin_cos(p * x).y; }
         case 9u: { return exp(x); }
         default: { return 1.0; }
+    }
+}
+
+// The second derivative at the pre-activation x; 0 at the kinks of the ReLUs.
+fn activate_second_derivative(x: f32, p: f32) -> f32 {
+    switch ACTIVATION {
+        case 3u: { return 0.3989422804014327 * exp(-0.5 * x * x) * (2.0 - x * x); }
+        case 4u: { return sigmoid(x) * sigmoid(-x) * (2.0 + x * (sigmoid(-x) - sigmoid(x))); }
+        case 5u: { return sigmoid(x) * sigmoid(-x) * (sigmoid(-x) - sigmoid(x)); }
+        case 6u: { return sigmoid(x) * sigmoid(-x); }
+        case 7u: { let c = tanh_bounded(x); return -2.0 * c * (1.0 - c) * (1.0 + c); }
+        case 8u: { return -p * p * sin_cos(p * x).x; }
+        case 9u: { return exp(x); }
+        default: { return 0.0; }
     }
 }
 

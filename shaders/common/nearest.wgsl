@@ -10,14 +10,23 @@ struct Params {
     groups: u32,
     points: u32,
     centres: u32,
-    k: u32,
     always_0: u32,
+    most_visits: u32,   // of the search through the grid: then a point is left to the search of all
+    only_left: u32,     // of the search of all: 1 for the points that were left to it, 0 for every point
+    first: u32,         // and the centres of this pass
+    end: u32,
 }
+
+// Of the first index of a point that is not done.
+const LEFT: u32 = 0x80000000u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 
 const NOT_A_NUMBER: u32 = 0x7fc00000u;
-const LARGEST: u32 = 0xffffffffu;
+const LARGEST: i32 = 0x7fffffff;
+const BLOCKS: u32 = (K + 3u) / 4u;
+// Places of block 0 that K leaves over, at its front: before everything.
+const LEFT_OVER: u32 = 4u * BLOCKS - K;
 
 // The same value, but not known to be the result of a product.
 fn rounded(x: f32) -> f32 {
@@ -25,44 +34,43 @@ fn rounded(x: f32) -> f32 {
 }
 
 // Bits of the squared distance; of all NaNs, the same.
-fn squared_distance(a: vec4<f32>, b: vec4<f32>) -> u32 {
+fn squared_distance(a: vec4<f32>, b: vec4<f32>) -> i32 {
     let d = a - b;
     var sum = rounded(d.x * d.x);
     if D > 1u { sum = rounded(sum + rounded(d.y * d.y)); }
     if D > 2u { sum = rounded(sum + rounded(d.z * d.z)); }
     if D > 3u { sum = rounded(sum + rounded(d.w * d.w)); }
-    return min(bitcast<u32>(sum), NOT_A_NUMBER);
+    return bitcast<i32>(min(bitcast<u32>(sum), NOT_A_NUMBER));
 }
 
 // A squared distance with the centre it belongs to.
 struct Candidate {
-    distance: u32,
-    index: u32,
+    distance: i32,
+    index: i32,
 }
 
 // The nearest so far, in order, the farthest in the last component of block BLOCKS - 1. Places that
-// K leaves over stand at the front, before everything.
+// K leaves over stand at the front.
 struct Nearest {
-    distance0: vec4<u32>, index0: vec4<u32>,
-    distance1: vec4<u32>, index1: vec4<u32>,
-    distance2: vec4<u32>, index2: vec4<u32>,
-    distance3: vec4<u32>, index3: vec4<u32>,
-    distance4: vec4<u32>, index4: vec4<u32>,
-    distance5: vec4<u32>, index5: vec4<u32>,
-    distance6: vec4<u32>, index6: vec4<u32>,
-    distance7: vec4<u32>, index7: vec4<u32>,
+    distance0: vec4<i32>, index0: vec4<i32>,
+    distance1: vec4<i32>, index1: vec4<i32>,
+    distance2: vec4<i32>, index2: vec4<i32>,
+    distance3: vec4<i32>, index3: vec4<i32>,
+    distance4: vec4<i32>, index4: vec4<i32>,
+    distance5: vec4<i32>, index5: vec4<i32>,
+    distance6: vec4<i32>, index6: vec4<i32>,
+    distance7: vec4<i32>, index7: vec4<i32>,
 }
 
-fn is_before(a: Candidate, distance: u32, index: u32) -> bool {
+fn is_before(a: Candidate, distance: i32, index: i32) -> bool {
     return a.distance < distance || (a.distance == distance && a.index < index);
 }
 
 fn none_yet() -> Nearest {
     var list: Nearest;
-    let left_over = 4u * BLOCKS - params.k;
-    let far = vec4<u32>(LARGEST);
-    let first = vec4<u32>(select(LARGEST, 0u, left_over > 0u), select(LARGEST, 0u, left_over > 1u),
-                          select(LARGEST, 0u, left_over > 2u), LARGEST);
+    let far = vec4<i32>(LARGEST);
+    let first = vec4<i32>(select(LARGEST, 0, LEFT_OVER > 0u), select(LARGEST, 0, LEFT_OVER > 1u),
+                          select(LARGEST, 0, LEFT_OVER > 2u), LARGEST);
     list.distance0 = first; list.index0 = first;
     list.distance1 = far; list.index1 = far;
     list.distance2 = far; list.index2 = far;
@@ -90,23 +98,24 @@ fn farthest(list: ptr<function, Nearest>) -> Candidate {
 // Four places of the list: `passing` takes the place of the first that it is before, and what
 // stood there passes on.
 struct Block {
-    distance: vec4<u32>,
-    index: vec4<u32>,
+    distance: vec4<i32>,
+    index: vec4<i32>,
     passing: Candidate,
 }
 
-fn insert_into(distance: vec4<u32>, index: vec4<u32>, passing: Candidate) -> Block {
-    let x = is_before(passing, distance.x, index.x);
-    let y = is_before(passing, distance.y, index.y);
-    let z = is_before(passing, distance.z, index.z);
+// Its first `left_over` places are not taken.
+fn insert_into(distance: vec4<i32>, index: vec4<i32>, passing: Candidate, left_over: u32) -> Block {
+    let x = left_over < 1u && is_before(passing, distance.x, index.x);
+    let y = left_over < 2u && is_before(passing, distance.y, index.y);
+    let z = left_over < 3u && is_before(passing, distance.z, index.z);
     let w = is_before(passing, distance.w, index.w);
     // Where the place before was taken, its old content moves here.
     return Block(
-        vec4<u32>(select(distance.x, passing.distance, x),
+        vec4<i32>(select(distance.x, passing.distance, x),
                   select(select(distance.y, passing.distance, y), distance.x, x),
                   select(select(distance.z, passing.distance, z), distance.y, y),
                   select(select(distance.w, passing.distance, w), distance.z, z)),
-        vec4<u32>(select(index.x, passing.index, x),
+        vec4<i32>(select(index.x, passing.index, x),
                   select(select(index.y, passing.index, y), index.x, x),
                   select(select(index.z, passing.index, z), index.y, y),
                   select(select(index.w, passing.index, w), index.z, z)),
@@ -114,39 +123,39 @@ fn insert_into(distance: vec4<u32>, index: vec4<u32>, passing: Candidate) -> Blo
 }
 
 fn insert(list: ptr<function, Nearest>, candidate: Candidate) {
-    var b = insert_into((*list).distance0, (*list).index0, candidate);
+    var b = insert_into((*list).distance0, (*list).index0, candidate, LEFT_OVER);
     (*list).distance0 = b.distance; (*list).index0 = b.index;
     if BLOCKS > 1u {
-        b = insert_into((*list).distance1, (*list).index1, b.passing);
+        b = insert_into((*list).distance1, (*list).index1, b.passing, 0u);
         (*list).distance1 = b.distance; (*list).index1 = b.index;
     }
     if BLOCKS > 2u {
-        b = insert_into((*list).distance2, (*list).index2, b.passing);
+        b = insert_into((*list).distance2, (*list).index2, b.passing, 0u);
         (*list).distance2 = b.distance; (*list).index2 = b.index;
     }
     if BLOCKS > 3u {
-        b = insert_into((*list).distance3, (*list).index3, b.passing);
+        b = insert_into((*list).distance3, (*list).index3, b.passing, 0u);
         (*list).distance3 = b.distance; (*list).index3 = b.index;
     }
     if BLOCKS > 4u {
-        b = insert_into((*list).distance4, (*list).index4, b.passing);
+        b = insert_into((*list).distance4, (*list).index4, b.passing, 0u);
         (*list).distance4 = b.distance; (*list).index4 = b.index;
     }
     if BLOCKS > 5u {
-        b = insert_into((*list).distance5, (*list).index5, b.passing);
+        b = insert_into((*list).distance5, (*list).index5, b.passing, 0u);
         (*list).distance5 = b.distance; (*list).index5 = b.index;
     }
     if BLOCKS > 6u {
-        b = insert_into((*list).distance6, (*list).index6, b.passing);
+        b = insert_into((*list).distance6, (*list).index6, b.passing, 0u);
         (*list).distance6 = b.distance; (*list).index6 = b.index;
     }
     if BLOCKS > 7u {
-        b = insert_into((*list).distance7, (*list).index7, b.passing);
+        b = insert_into((*list).distance7, (*list).index7, b.passing, 0u);
         (*list).distance7 = b.distance; (*list).index7 = b.index;
     }
 }
 
-fn distance_block(list: ptr<function, Nearest>, block: u32) -> vec4<u32> {
+fn distance_block(list: ptr<function, Nearest>, block: u32) -> vec4<i32> {
     switch block {
         case 0u: { return (*list).distance0; }
         case 1u: { return (*list).distance1; }
@@ -159,7 +168,7 @@ fn distance_block(list: ptr<function, Nearest>, block: u32) -> vec4<u32> {
     }
 }
 
-fn index_block(list: ptr<function, Nearest>, block: u32) -> vec4<u32> {
+fn index_block(list: ptr<function, Nearest>, block: u32) -> vec4<i32> {
     switch block {
         case 0u: { return (*list).index0; }
         case 1u: { return (*list).index1; }
@@ -172,12 +181,12 @@ fn index_block(list: ptr<function, Nearest>, block: u32) -> vec4<u32> {
     }
 }
 
-fn component(words: vec4<u32>, i: u32) -> u32 {
+fn component(words: vec4<i32>, i: u32) -> i32 {
     return select(select(words.x, words.y, i == 1u), select(words.z, words.w, i == 3u), i > 1u);
 }
 
-// The distance and the index of rank `i` below k.
+// The distance and the index of rank `i` below K.
 fn ranked(list: ptr<function, Nearest>, i: u32) -> Candidate {
-    let at = i + 4u * BLOCKS - params.k;
+    let at = i + LEFT_OVER;
     return Candidate(component(distance_block(list, at / 4u), at % 4u), component(index_block(list, at / 4u), at % 4u));
 }

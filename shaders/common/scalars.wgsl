@@ -1,10 +1,15 @@
 // Items of one element each; see vectors.wgsl.
 alias Floats = f32;
 alias Words = u32;
+alias Flags = bool;
 const WIDTH: u32 = 1u;
 const LANE: Words = 0u;
 
 fn lanes_sum(v: Floats) -> f32 {
+    return v;
+}
+
+fn lanes_largest(v: Floats) -> f32 {
     return v;
 }
 
@@ -15,4 +20,9 @@ fn lanes_max(v: Words) -> u32 {
 // The bits without the sign.
 fn magnitude(v: Floats) -> Words {
     return bitcast<Words>(v) & Words(0x7fffffffu);
+}
+
+// `b` where `flag`, else `a`.
+fn choose(a: Words, b: Words, flag: Flags) -> Words {
+    return select(a, b, flag);
 }

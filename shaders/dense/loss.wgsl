@@ -109,7 +109,7 @@ fn elements_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         let size = max(max(magnitude(p), magnitude(t)), magnitude(e.loss));
         worst = max(worst, size);
         if i < params.items {
-            gradient_items[i] = select(Words(NOT_A_NUMBER), bitcast<Words>(params.factor * e.slope),
+            gradient_items[i] = choose(Words(NOT_A_NUMBER), bitcast<Words>(params.factor * e.slope),
                                        size < Words(INFINITY));
         }
     }

@@ -124,11 +124,13 @@ fn sum_columns(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
     let i = group * WORKGROUP * COLUMNS + local;
     var parts: array<Part, COLUMNS>;
     var totals: array<Floats, COLUMNS>;
+    var runs: array<Floats, COLUMNS>;
     for (var c = 0u; c < COLUMNS; c++) {
         parts[c] = part(min(i + c * WORKGROUP, last));
     }
     for (var k = 0u; k < params.length; k += RUN) {
-        var runs: array<Floats, COLUMNS>;
+        // Set by hand: Chromium 156 on SwiftShader does not clear an array that is declared in a loop.
+        for (var c = 0u; c < COLUMNS; c++) { runs[c] = Floats(); }
         for (var m = k; m < k + RUN; m += UNROLL) {
             for (var j = 0u; j < UNROLL; j++) {
                 for (var c = 0u; c < COLUMNS; c++) {
@@ -182,9 +184,9 @@ fn sum_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
 // Orders floats as integers: -0 equals 0, NaN is the largest, nothing maps to 0.
 fn rank(bits: Words) -> Words {
     let size = bits & Words(0x7fffffffu);
-    let ordered = select(bits | Words(0x80000000u), ~bits, bits > Words(0x7fffffffu));
-    let with_nan = select(ordered, Words(0xffffffffu), size > Words(0x7f800000u));
-    return select(with_nan, Words(0x80000000u), size == Words(0u));
+    let ordered = choose(bits | Words(0x80000000u), ~bits, bits > Words(0x7fffffffu));
+    let with_nan = choose(ordered, Words(0xffffffffu), size > Words(0x7f800000u));
+    return choose(with_nan, Words(0x80000000u), size == Words(0u));
 }
 
 // The first largest of some elements, lane by lane: rank 0 if there are none.
@@ -197,7 +199,7 @@ struct Best {
 fn better(best: Best, bits: Words, place: Words, counts: bool) -> Best {
     let r = select(Words(0u), rank(bits), counts);
     let take = r > best.rank;
-    return Best(select(best.rank, r, take), select(best.place, place, take), select(best.bits, bits, take));
+    return Best(choose(best.rank, r, take), choose(best.place, place, take), choose(best.bits, bits, take));
 }
 
 // Of the items `start`, `start + step`, ... of a part; a place is the element's along the axis.
@@ -230,8 +232,8 @@ fn partial_max_again(p: Part, start: u32, step: u32) -> Best {
 // (rank, place, bits) of the first largest of all lanes.
 fn best_lane(best: Best) -> vec3<u32> {
     let largest = lanes_max(best.rank);
-    let place = ~lanes_max(select(Words(0u), ~best.place, best.rank == Words(largest)));
-    let bits = lanes_max(select(Words(0u), best.bits, best.place == Words(place)));
+    let place = ~lanes_max(choose(Words(0u), ~best.place, best.rank == Words(largest)));
+    let bits = lanes_max(choose(Words(0u), best.bits, best.place == Words(place)));
     return vec3<u32>(largest, place, bits);
 }
 

@@ -62,7 +62,9 @@ fn from_ordered(bits: u32) -> f32 {
 
 @compute @workgroup_size(8)
 fn clear_bounds(@builtin(local_invocation_index) local: u32) {
-    atomicStore(&bounds[local], select(0u, 0xffffffffu, local < 4u));
+    if local < 8u * params.groups {
+        atomicStore(&bounds[local], select(0u, 0xffffffffu, local < 4u));
+    }
 }
 
 @compute @workgroup_size(WORKGROUP)

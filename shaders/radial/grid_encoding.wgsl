@@ -6,9 +6,15 @@
 //   backward_input:  dx[n, d]        = sum_l scale_l sum_corners dw/df_d sum_c T[index, c] dy[n, l, c]
 //   with w the product over the axes of t or 1 - t, t = f (linear) or f^2 (3 - 2 f) (smoothstep).
 //
+//   jet_forward:     y[0] = y, y[t] = dy/dx_t (a jet), or y = sum_t v_t dy/dx_t (along a direction)
+//   jet_backward_*:  from the gradient G of those to the table and to the positions, with the first
+//                    and second derivatives of w in place of w:
+//                    dT[index, c] += G_0 w + sum_t G_t dw/dx_t,
+//                    dx_e = sum T (G_0 dw/dx_e + sum_t G_t d2w/dx_e dx_t)
+//
 // index_l: row-major where the level's resolution^D fits into its entries, else
 // (x XOR y 2654435761 XOR z 805459861), both modulo the number of entries.
-// forward and backward_table: one invocation a point and level, a workgroup has one level.
+// forward and backward_table, of jets too: one invocation a point and level, a workgroup has one level.
 // backward_input: one invocation a point. Workgroup memory: 0 bytes.
 //
 // The table's gradient without float atomics, two ways.
@@ -79,6 +85,14 @@ struct Level {
 @group(0) @binding(6) var<storage, read> blocks: array<f32>;                  // [J / SPAN, FEATURES]
 @group(0) @binding(7) var<storage, read> spans: array<f32>;                   // [J / SPAN^2, FEATURES]
 @group(0) @binding(8) var<storage, read_write> dtable_rows: array<f32>;       // [entries, FEATURES]
+
+@group(0) @binding(3) var<storage, read_write> jet_largest_bits: array<atomic<u32>>; // [1]
+@group(0) @binding(3) var<storage, read> jet_range: array<u32>;               // [1] bits of the largest term
+@group(0) @binding(4) var<storage, read> direction: array<f32>;               // [N, DIMS]
+@group(0) @binding(5) var<storage, read_write> jets_out: array<f32>;          // [planes, N, LEVELS, FEATURES]
+@group(0) @binding(5) var<storage, read> dy_jets: array<f32>;                 // [planes, N, LEVELS, FEATURES]
+@group(0) @binding(6) var<storage, read_write> jet_dx: array<f32>;            // [N, DIMS]
+@group(0) @binding(6) var<storage, read_write> jet_sums: array<atomic<u32>>;  // [entries, FEATURES, 2] low, high
 
 fn entry(level: Level, cell: vec3<u32>) -> u32 {
     var index: u32;
@@ -345,5 +359,185 @@ fn sum_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
     }
     for (var c = 0u; c < FEATURES; c++) {
         dtable_rows[(params.first_row + row) * FEATURES + c] = sum[c];
+    }
+}
+
+const JET: u32 = 1u;
+const ALONG: u32 = 2u;
+// An array of a single vec4 cannot be cleared in HLSL as naga writes it.
+const JET_SUMS: u32 = max(FEATURES, 2u);
+
+// The rates at which a level's derivatives by its cells follow those by the position; 0 outside.
+fn rates_of(level: Level, point: u32) -> vec3<f32> {
+    var rates = vec3<f32>(0.0);
+    for (var d = 0u; d < DIMS; d++) {
+        let x = positions[point * DIMS + d];
+        rates[d] = select(0.0, level.scale, x >= 0.0 && x <= 1.0);
+    }
+    return rates;
+}
+
+// The same along the direction of a point.
+fn rates_along(rates: vec3<f32>, point: u32) -> vec3<f32> {
+    let z = select(0.0, direction[point * DIMS + DIMS - 1u], DIMS == 3u);
+    return rates * vec3<f32>(direction[point * DIMS], direction[point * DIMS + 1u], z);
+}
+
+// The factors of a corner's weight along the axes: values, first and second derivatives.
+struct Sides {
+    value: vec3<f32>,
+    first: vec3<f32>,
+    second: vec3<f32>,
+}
+
+fn sides_of(f: vec3<f32>, corner: vec3<u32>) -> Sides {
+    let t = ease(f);
+    let is_far = corner == vec3<u32>(1u);
+    let sign = select(vec3<f32>(-1.0), vec3<f32>(1.0), is_far);
+    let bend = select(vec3<f32>(0.0), 6.0 - 12.0 * f, SMOOTHSTEP);
+    var sides = Sides(select(1.0 - t, t, is_far), sign * ease_derivative(f), sign * bend);
+    if DIMS == 2u {
+        sides.value.z = 1.0;
+        sides.first.z = 0.0;
+        sides.second.z = 0.0;
+    }
+    return sides;
+}
+
+// The gradient of a corner's weight by the cell coordinates, and the weight.
+fn weight_jet(s: Sides) -> vec4<f32> {
+    let v = s.value;
+    return vec4<f32>(s.first * vec3<f32>(v.y * v.z, v.x * v.z, v.x * v.y), v.x * v.y * v.z);
+}
+
+// Its second derivatives, times a vector.
+fn weight_bend(s: Sides, u: vec3<f32>) -> vec3<f32> {
+    let v = s.value;
+    let d = s.first;
+    return vec3<f32>(
+        s.second.x * v.y * v.z * u.x + d.x * (d.y * v.z * u.y + v.y * d.z * u.z),
+        s.second.y * v.x * v.z * u.y + d.y * (d.x * v.z * u.x + v.x * d.z * u.z),
+        s.second.z * v.x * v.y * u.z + d.z * (d.x * v.y * u.x + v.x * d.y * u.y),
+    );
+}
+
+// G of a feature: of the derivatives by the cell coordinates, and of the value.
+fn upstream(at: u32, rates: vec3<f32>) -> vec4<f32> {
+    if DIFFERENTIAL == ALONG { return vec4<f32>(rates * dy_jets[at], 0.0); }
+    let plane = params.points * LEVELS * FEATURES;
+    let z = select(0.0, dy_jets[at + DIMS * plane], DIMS == 3u);
+    return vec4<f32>(rates * vec3<f32>(dy_jets[at + plane], dy_jets[at + 2u * plane], z), dy_jets[at]);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn jet_forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+               @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let l = group % LEVELS;
+    let point = group / LEVELS * WORKGROUP + local;
+    if group >= params.groups || point >= params.points { return; }
+    let level = levels[l];
+    let cell = cell_of(level, point);
+    let rates = rates_of(level, point);
+    var sum: array<vec4<f32>, JET_SUMS>;
+    for (var k = 0u; k < (1u << DIMS); k++) {
+        let corner = corner_of(k);
+        let w = weight_jet(sides_of(cell.fraction, corner));
+        let at = entry(level, cell.base + corner) * FEATURES;
+        for (var c = 0u; c < FEATURES; c++) { sum[c] += w * table[at + c]; }
+    }
+    let at = (point * LEVELS + l) * FEATURES;
+    if DIFFERENTIAL == ALONG {
+        let along = rates_along(rates, point);
+        for (var c = 0u; c < FEATURES; c++) { jets_out[at + c] = dot(sum[c].xyz, along); }
+        return;
+    }
+    let plane = params.points * LEVELS * FEATURES;
+    for (var c = 0u; c < FEATURES; c++) {
+        let slope = sum[c].xyz * rates;
+        jets_out[at + c] = sum[c].w;
+        jets_out[at + c + plane] = slope.x;
+        jets_out[at + c + 2u * plane] = slope.y;
+        if DIMS == 3u { jets_out[at + c + 3u * plane] = slope.z; }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn jet_backward_input(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                      @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let point = group * WORKGROUP + local;
+    if group >= params.groups || point >= params.points { return; }
+    var total = vec3<f32>(0.0);
+    for (var l = 0u; l < LEVELS; l++) {
+        let level = levels[l];
+        let cell = cell_of(level, point);
+        let rates = rates_of(level, point);
+        var tangents = rates;
+        if DIFFERENTIAL == ALONG { tangents = rates_along(rates, point); }
+        for (var k = 0u; k < (1u << DIMS); k++) {
+            let corner = corner_of(k);
+            let at = entry(level, cell.base + corner) * FEATURES;
+            var u = vec4<f32>(0.0);
+            for (var c = 0u; c < FEATURES; c++) {
+                u += table[at + c] * upstream((point * LEVELS + l) * FEATURES + c, tangents);
+            }
+            let sides = sides_of(cell.fraction, corner);
+            total += rates * (u.w * weight_jet(sides).xyz + weight_bend(sides, u.xyz));
+        }
+    }
+    jet_dx[point * DIMS] = total.x;
+    jet_dx[point * DIMS + 1u] = total.y;
+    if DIMS == 3u { jet_dx[point * DIMS + 2u] = total.z; }
+}
+
+// A weight is at most 1, its slope at most 1.5: no term is larger than |G_0| + 1.5 sum |G_t|.
+@compute @workgroup_size(WORKGROUP)
+fn jet_largest(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+               @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let l = group % LEVELS;
+    let point = group / LEVELS * WORKGROUP + local;
+    if group >= params.groups || point >= params.points { return; }
+    var rates = rates_of(levels[l], point);
+    if DIFFERENTIAL == ALONG { rates = rates_along(rates, point); }
+    var top = 0u;
+    for (var c = 0u; c < FEATURES; c++) {
+        let g = abs(upstream((point * LEVELS + l) * FEATURES + c, rates));
+        let bits = bitcast<vec4<u32>>(g) & vec4<u32>(0x7fffffffu);
+        let bound = bitcast<u32>(g.w + 1.5 * (g.x + g.y + g.z)) & 0x7fffffffu;
+        // A sum of NaN may be anything: compilers assume that there is none.
+        top = max(max(top, bound), max(max(bits.x, bits.y), max(bits.z, bits.w)));
+    }
+    atomicMax(&jet_largest_bits[0], top);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn jet_backward_table(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                      @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let l = group % LEVELS;
+    let point = group / LEVELS * WORKGROUP + local;
+    let bits = jet_range[0];
+    if group >= params.groups || point >= params.points || bits >= 0x7f800000u { return; }
+    let scale = power_of_two(29 - exponent_of(bits));
+    let level = levels[l];
+    let cell = cell_of(level, point);
+    var rates = rates_of(level, point);
+    if DIFFERENTIAL == ALONG { rates = rates_along(rates, point); }
+    for (var k = 0u; k < (1u << DIMS); k++) {
+        let corner = corner_of(k);
+        let w = weight_jet(sides_of(cell.fraction, corner));
+        let at = entry(level, cell.base + corner) * FEATURES;
+        for (var c = 0u; c < FEATURES; c++) {
+            let g = upstream((point * LEVELS + l) * FEATURES + c, rates);
+            let term = i32(round(dot(w, g) * scale));
+            if term != 0 {
+                let low = bitcast<u32>(term);
+                let before = atomicAdd(&jet_sums[2u * (at + c)], low);
+                let high = select(0u, 0xffffffffu, term < 0) + select(0u, 1u, before + low < before);
+                if high != 0u { atomicAdd(&jet_sums[2u * (at + c) + 1u], high); }
+            }
+        }
     }
 }

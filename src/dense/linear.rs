@@ -90,7 +90,7 @@ impl LinearConfig {
     }
 }
 
-fn missing(what: &'static str) -> Error {
+pub(super) fn missing(what: &'static str) -> Error {
     Error::Config { what, need: "a buffer, since the configuration asks for it".into(), got: "none".into() }
 }
 

@@ -1,10 +1,12 @@
 //! Dense building blocks: what every family stands on.
 
 pub mod activation;
+pub mod activation_jet;
 pub mod concatenate;
 pub mod copy;
 pub mod gather;
 pub mod inverted_index;
+pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
@@ -13,14 +15,18 @@ pub mod optimizer;
 pub mod random;
 pub mod reduce;
 pub mod scan;
+pub mod softmax;
 pub mod sort;
 mod sum;
+pub mod swap_axes;
 
 pub use activation::*;
+pub use activation_jet::*;
 pub use concatenate::*;
 pub use copy::*;
 pub use gather::*;
 pub use inverted_index::*;
+pub use layer_norm::*;
 pub use linear::*;
 pub use loss::*;
 pub use matmul::*;
@@ -29,4 +35,6 @@ pub use optimizer::*;
 pub use random::*;
 pub use reduce::*;
 pub use scan::*;
+pub use softmax::*;
 pub use sort::*;
+pub use swap_axes::*;

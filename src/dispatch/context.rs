@@ -252,6 +252,17 @@ impl Context {
 pub struct Scratch(pub Vec<wgpu::Buffer>);
 
 impl Scratch {
+    /// The buffers handed out to the parts of a kernel, so many to each in order.
+    pub(crate) fn split<const N: usize>(&self, lengths: [usize; N]) -> Result<[Self; N]> {
+        let need: usize = lengths.iter().sum();
+        if self.0.len() < need {
+            let (need, have) = (need as u64, self.0.len() as u64);
+            return Err(Error::BufferTooSmall { what: "scratch", need, have });
+        }
+        let mut buffers = self.0.iter().cloned();
+        Ok(lengths.map(|n| Self(buffers.by_ref().take(n).collect())))
+    }
+
     /// A view of buffer `index`; `Err` if the plan asks for more buffers than are here.
     pub fn view(&self, index: usize) -> Result<BufferView<'_>> {
         self.0.get(index).map(BufferView::new).ok_or(Error::BufferTooSmall {

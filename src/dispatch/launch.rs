@@ -136,6 +136,21 @@ impl Plan {
         Self { variant, launches: vec![launch], scratch: Vec::new() }
     }
 
+    /// The plans of a kernel's parts, one after another, with the scratch of all of them.
+    pub(crate) fn join(variant: &'static str, parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self { variant, ..Self::default() };
+        for part in parts {
+            whole.launches.extend(part.launches);
+            whole.scratch.extend(part.scratch);
+        }
+        whole
+    }
+
+    /// `count` elements of scratch for a kernel of parts, as a part of its own.
+    pub(crate) fn words(count: u32) -> Self {
+        Self { scratch: vec![u64::from(count) * 4], ..Self::default() }
+    }
+
     /// The least work of the whole plan.
     #[must_use]
     pub fn cost(&self) -> Cost {

@@ -1,15 +1,38 @@
 //! What people ask for by name. A model holds no WGSL; it is put together from kernels.
 
+// Fitting and rendering wait for the device: without `blocking` much of these has no caller.
 #[cfg_attr(not(feature = "blocking"), allow(dead_code, unused_imports))]
 mod centre_placement;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod distance_field;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod grid_network;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod hybrid;
+mod marching_cubes;
+mod mesh;
+#[cfg(feature = "blocking")]
+mod mesh_metrics;
 mod picture;
-// Fitting and rendering wait for the device: without `blocking` much of these has no caller.
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod radial_field;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod sampler;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod siren_field;
+mod sphere_tracing;
+mod vision_transformer;
 
+pub use distance_field::{DistanceField, DistanceFieldConfig};
+pub use grid_network::{FitConfig, Progress};
+pub use marching_cubes::{MarchingCubesConfig, marching_cubes};
+pub use mesh::{Cube, FieldFunction, Mesh};
+#[cfg(feature = "blocking")]
+pub use mesh::{MeshDistances, MeshSearch};
+#[cfg(feature = "blocking")]
+pub use mesh_metrics::{Overlap, SurfaceErrors, overlap, surface_errors};
 pub use picture::Picture;
-pub use radial_field::{FitConfig, Progress, RadialBasesConfig, RadialField, RadialFieldConfig, Region};
+pub use radial_field::{RadialBasesConfig, RadialField, RadialFieldConfig, Region};
+pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};
+pub use sphere_tracing::{View, sphere_trace};
+pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};

@@ -1,14 +1,15 @@
 //! Neural fields over the plane: a multiresolution grid, radial bases beside it, and a small network.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::grid_network::{FitConfig, METHOD, Progress, non_finite};
 use super::hybrid::{self, Hybrid};
 use super::picture::Picture;
 use super::sampler::Sampler;
 use crate::dense::{
-    ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Method, Optimizer, OptimizerArgs,
-    OptimizerConfig, StepValues,
+    ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Optimizer, OptimizerArgs, OptimizerConfig,
+    StepValues,
 };
 use crate::dispatch::{
     BufferView, Context, Error, Kernel, Planned, Recording, Result, Scratch, check_config,
@@ -18,7 +19,7 @@ use crate::radial::{
     GridEncodingBackwardTable, GridEncodingBackwardTableArgs, GridEncodingConfig, GridEncodingForward,
     GridEncodingForwardArgs, RadialFunction, RadialShape,
 };
-use crate::train::{Checkpoint, Parameters, Schedule, Tensor};
+use crate::train::{Checkpoint, Parameters, Tensor};
 
 /// What a field is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -247,40 +248,6 @@ impl Region {
         let low = [f64::from(corner.0) / w, f64::from(corner.1) / h];
         Self { low, high: [low[0] + f64::from(size.0) / w, low[1] + f64::from(size.1) / h] }
     }
-}
-
-/// How a field is fitted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FitConfig {
-    /// Training steps in all, those before a resume included.
-    pub steps: u64,
-    /// Pixels of a step.
-    pub batch: u32,
-    /// Learning rate of Adam (betas 0.9 and 0.99, epsilon 1e-15).
-    pub learning_rate: f64,
-    /// Its course.
-    pub schedule: Schedule,
-    /// Seed of the order of pixels.
-    pub seed: u64,
-    /// Steps between two calls of the callback; at each the loss is read and must be finite.
-    pub report_every: u64,
-    /// Where checkpoints go, and the steps between two of them.
-    pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint instead of from the field's present parameters.
-    pub resume: bool,
-}
-
-/// What the callback of a fit is told.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
-    /// Steps done.
-    pub step: u64,
-    /// Mean squared error of the last batch.
-    pub loss: f64,
-    /// The same in dB.
-    pub psnr: f64,
-    /// Mean speed since the fit began.
-    pub steps_per_second: f64,
 }
 
 /// A neural field: colour as a function of position.
@@ -576,9 +543,7 @@ impl RadialField {
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let channels = self.config.channels;
-        check_config(fit.batch > 0, "batch", "at least 1", fit.batch)?;
-        check_config(fit.report_every > 0, "report_every", "at least 1", fit.report_every)?;
-        check_config(fit.learning_rate.is_finite(), "learning_rate", "finite", fit.learning_rate)?;
+        fit.check()?;
         check_config(picture.channels == channels, "channels", "those of the field", picture.channels)?;
         let count = u64::from(picture.width) * u64::from(picture.height);
         // A hybrid whose batch has room for all pixels takes them all, in their order: then what
@@ -822,18 +787,6 @@ fn read_radial(file: &Checkpoint, path: &Path, centres: u32) -> Result<RadialBas
         frequencies: range("frequencies")?,
         hidden_frequencies: range("hidden_frequencies")?,
     })
-}
-
-const METHOD: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
-
-fn non_finite(step: u64, fit: &FitConfig) -> Error {
-    let hint = match &fit.checkpoint {
-        Some((path, _)) => {
-            format!("the last good checkpoint is {}; try a smaller learning rate", path.display())
-        }
-        None => "try a smaller learning rate".into(),
-    };
-    Error::NonFinite { what: "loss", step, hint }
 }
 
 #[cfg(test)]

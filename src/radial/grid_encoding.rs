@@ -1,5 +1,6 @@
 //! Multiresolution hash and dense grids (`shaders/radial/grid_encoding.wgsl`).
 
+use super::Differential;
 use crate::dense::{Sort, SortConfig, SortKey, SortPayload};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Context, Cost, Error, Kernel, Launch, Plan, Planned, Recording,
@@ -175,13 +176,14 @@ impl GridEncodingConfig {
         self.levels * self.features
     }
 
-    fn constants(&self) -> Constants {
+    pub(super) fn constants(&self, differential: Differential) -> Constants {
         Constants::new()
             .u32("WORKGROUP", WORKGROUP)
             .u32("DIMS", self.dims)
             .u32("LEVELS", self.levels)
             .u32("FEATURES", self.features)
             .u32("SPAN", SPAN)
+            .u32("DIFFERENTIAL", differential.id())
             .bool("SMOOTHSTEP", self.interpolation == Interpolation::Smoothstep)
             .bool("ALIGN_CORNERS", self.align_corners)
     }
@@ -194,12 +196,24 @@ impl GridEncodingConfig {
         cost: Cost,
         caps: &Capabilities,
     ) -> Result<Launch> {
+        self.launch_of(Differential::Value, shader, values, groups, cost, caps)
+    }
+
+    pub(super) fn launch_of(
+        &self,
+        differential: Differential,
+        shader: &'static Shader,
+        values: u32,
+        groups: u64,
+        cost: Cost,
+        caps: &Capabilities,
+    ) -> Result<Launch> {
         let params = Params { points: self.points, values, ..Params::default() };
-        Launch::new(shader, self.constants(), &params, groups, caps, cost)
+        Launch::new(shader, self.constants(differential), &params, groups, caps, cost)
     }
 
     /// Least work of reading or writing each corner once: 2^D corners of F features.
-    fn cost(&self, flops_per_corner: u64, bytes_per_output: u64) -> Cost {
+    pub(super) fn cost(&self, flops_per_corner: u64, bytes_per_output: u64) -> Cost {
         let outputs = u64::from(self.points) * u64::from(self.outputs());
         let corners = outputs << self.dims;
         Cost::new(
@@ -209,7 +223,7 @@ impl GridEncodingConfig {
     }
 }
 
-const WORKGROUP: u32 = 64;
+pub(super) const WORKGROUP: u32 = 64;
 const SPAN: u32 = 32;
 
 #[repr(C)]
@@ -234,7 +248,7 @@ static BACKWARD_INPUT: Shader = shader!(
     [index],
     [read("levels").stride(32), read("positions"), read("table"), read("dy_input"), write("dx")]
 );
-static CLEAR: Shader = shader!("radial/grid_encoding", "clear", [index], [write("cleared")]);
+pub(super) static CLEAR: Shader = shader!("radial/grid_encoding", "clear", [index], [write("cleared")]);
 static LARGEST: Shader =
     shader!("radial/grid_encoding", "largest", [index], [read("dy_range"), write("largest_bits")]);
 static BACKWARD_TABLE: Shader = shader!(
@@ -243,7 +257,7 @@ static BACKWARD_TABLE: Shader = shader!(
     [index],
     [read("levels").stride(32), read("positions"), read("dy_table"), read("range"), write("sums")]
 );
-static CONVERT: Shader = shader!(
+pub(super) static CONVERT: Shader = shader!(
     "radial/grid_encoding",
     "convert",
     [index],
@@ -343,7 +357,7 @@ macro_rules! grid_kernel {
     };
 }
 
-fn upload_levels(context: &Context, config: &GridEncodingConfig) -> Result<wgpu::Buffer> {
+pub(super) fn upload_levels(context: &Context, config: &GridEncodingConfig) -> Result<wgpu::Buffer> {
     let packed: Vec<_> = config
         .level_table()?
         .iter()
@@ -537,7 +551,14 @@ impl Together {
             let params =
                 Params { points: config.points, values, first_level, some_levels: levels, first_row };
             let cost = Cost::new(flops, words * 4);
-            out.push(Launch::new(shader, config.constants(), &params, groups, caps, cost)?);
+            out.push(Launch::new(
+                shader,
+                config.constants(Differential::Value),
+                &params,
+                groups,
+                caps,
+                cost,
+            )?);
             Ok(())
         };
         let each = |n: u32| wide(n.div_ceil(WORKGROUP));

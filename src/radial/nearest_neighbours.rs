@@ -69,6 +69,16 @@ const FEW: u32 = 128;
 
 const WORKGROUP: u32 = 64;
 
+/// Centres that a pass over all looks at.
+const PASS: u32 = 49_152;
+
+/// What a point may visit in the grid before it is left to the passes over all centres. Mesa's
+/// llvmpipe ends all loops of an invocation after 65,535 rounds, and 16 invocations can take
+/// their rounds one after the other.
+fn most_visits(caps: &Capabilities) -> u32 {
+    if caps.cpu { 4000 } else { 1 << 20 }
+}
+
 static SEARCH: [Shader; 2] = [
     shader!(
         "radial/nearest_neighbours",
@@ -110,8 +120,11 @@ static BRUTE_FORCE: [Shader; 2] = [
 struct Params {
     points: u32,
     centres: u32,
-    k: u32,
     always_0: u32,
+    most_visits: u32,
+    only_left: u32,
+    first: u32,
+    end: u32,
 }
 
 kernel! {
@@ -141,7 +154,7 @@ impl NearestConfig {
         check_config(points > 0, "points", "at least 1", points)?;
         check_config((1..=MOST_NEIGHBOURS).contains(&k), "k", "1 to 32", k)?;
         check_config(centres >= k, "centres", &format!("at least k = {k}"), centres)?;
-        check_config(centres < u32::MAX - 4096, "centres", "below 2^32 - 4096", centres)?;
+        check_config(centres < 1 << 31, "centres", "below 2^31", centres)?;
         count("points", &[points, dims])?;
         count("centres", &[centres, dims])?;
         count("indices", &[points, k])?;
@@ -170,8 +183,10 @@ impl NearestConfig {
             Some(NearestVariant::Lattice(lattice)) => Some(lattice),
             _ => None,
         };
-        // Cells of one centre for the nearest alone, else of two: the first ring holds 3^dims.
-        let a_cell = if self.k <= 2 { 1 } else { 2 };
+        // So many centres a cell that a ball as wide as two cells holds about twice k: then the
+        // first ring is enough for most points.
+        let ball = [2.0, 3.14, 4.19][(self.dims as usize - 1).min(2)];
+        let a_cell = ((2 * self.k) as f32 / ball).round().max(1.0) as u32;
         let most_cells = (self.centres / a_cell).clamp(1, 1 << 24);
         Some(CentreGrid { dims: self.dims, centres: self.centres, most_cells, lattice })
     }
@@ -183,48 +198,79 @@ impl NearestNeighbours {
         config.check()?;
         let NearestConfig { dims, points, centres, k, distances, .. } = *config;
         check_workgroup("radial/nearest_neighbours", WORKGROUP, 0, caps)?;
-        let constants =
-            Constants::new().u32("WORKGROUP", WORKGROUP).u32("D", dims).u32("BLOCKS", k.div_ceil(4));
-        let params = Params { points, centres, k, always_0: 0 };
+        let constants = Constants::new().u32("WORKGROUP", WORKGROUP).u32("D", dims).u32("K", k);
+        let most_visits = most_visits(caps);
+        let params =
+            Params { points, centres, always_0: 0, most_visits, only_left: 0, first: 0, end: centres };
         let (n, d) = (u64::from(points), u64::from(dims));
         let kept = u64::from(k) * if distances { 2 } else { 1 };
         let bytes = 4 * (n * (d + kept) + u64::from(centres) * d);
         let groups = points.div_ceil(WORKGROUP).into();
         let written = usize::from(distances);
+        let launch = |shader: &'static [Shader; 2], params: &Params, cost| {
+            Launch::new(&shader[written], constants.clone(), params, groups, caps, cost)
+        };
         let Some(grid) = config.grid() else {
-            let cost = Cost::new(n * u64::from(centres) * (3 * d), bytes);
-            let launch = Launch::new(&BRUTE_FORCE[written], constants, &params, groups, caps, cost)?;
-            return Ok(Plan::single("brute force", launch));
+            let mut plan = Plan { variant: "brute force", ..Plan::default() };
+            for (first, end) in passes(centres) {
+                let cost = Cost::new(n * u64::from(end - first) * (3 * d), bytes);
+                plan.launches.push(launch(&BRUTE_FORCE, &Params { first, end, ..params }, cost)?);
+            }
+            return Ok(plan);
         };
         let mut plan = grid.plan(caps)?;
         plan.variant = if grid.lattice.is_some() { "lattice" } else { "grid" };
         // No fewer than the k that are found must be compared.
         let cost = Cost::new(n * u64::from(k) * (3 * d), bytes);
-        plan.launches.push(Launch::new(&SEARCH[written], constants, &params, groups, caps, cost)?);
+        plan.launches.push(launch(&SEARCH, &params, cost)?);
+        if leaves_points(centres, caps) {
+            for (first, end) in passes(centres) {
+                let params = Params { only_left: 1, first, end, ..params };
+                plan.launches.push(launch(&BRUTE_FORCE, &params, Cost::new(0, 4 * n))?);
+            }
+        }
         Ok(plan)
     }
 
     /// The search alone, for centres that stay: an earlier recording of [`prepare`](Kernel::prepare)
     /// has filled the same scratch for the same centres, and nothing else has used it since.
     pub fn prepare_search(&self, args: &NearestArgs<'_>) -> Result<Recording> {
+        self.bind_search(self.parts().1, args)
+    }
+
+    /// The launches that build the grid, and those that search.
+    fn parts(&self) -> (&[Launch], &[Launch]) {
+        let centres = self.config.centres;
+        let passes = passes(centres).count();
+        let searching = match self.config.grid() {
+            None => passes,
+            Some(_) if leaves_points(centres, self.context.capabilities()) => 1 + passes,
+            Some(_) => 1,
+        };
+        self.plan.launches.split_at(self.plan.launches.len().saturating_sub(searching))
+    }
+
+    fn bind_search(&self, launches: &[Launch], args: &NearestArgs<'_>) -> Result<Recording> {
         let NearestConfig { dims, points, centres, k, distances, .. } = self.config;
         let (n, d) = (u64::from(points), u64::from(dims));
         let need = if distances { "a buffer" } else { "none, as configured" };
         let given = args.distances.map(|view| view.size);
         check_shape(distances == given.is_some(), "distances", need, given)?;
-        let mut bound = vec![Arg::words("points", args.points, n * d)];
-        match self.config.grid() {
-            None => bound.push(Arg::words("centres", args.centres, u64::from(centres) * d)),
-            Some(grid) => {
-                let built = grid.built(&self.views(args.scratch)?)?;
-                bound.extend([built.grid, built.starts, built.packed]);
-            }
-        }
-        bound.push(Arg::words("indices", args.indices, n * u64::from(k)));
-        bound.extend(args.distances.map(|view| Arg::words("distances", view, n * u64::from(k))));
+        let points = Arg::words("points", args.points, n * d);
+        let mut found = vec![Arg::words("indices", args.indices, n * u64::from(k))];
+        found.extend(args.distances.map(|view| Arg::words("distances", view, n * u64::from(k))));
         let mut recording = Recording::new();
-        if let Some(search) = self.plan.launches.last() {
+        let mut passes = launches;
+        if let (Some(grid), [search, rest @ ..]) = (self.config.grid(), launches) {
+            let built = grid.built(&self.views(args.scratch)?)?;
+            let bound = [&[points, built.grid, built.starts, built.packed], &found[..]].concat();
             recording.push(self.context.bind(search, &bound)?);
+            passes = rest;
+        }
+        let centres = Arg::words("centres", args.centres, u64::from(centres) * d);
+        let bound = [&[points, centres], &found[..]].concat();
+        for pass in passes {
+            recording.push(self.context.bind(pass, &bound)?);
         }
         Ok(recording)
     }
@@ -234,13 +280,24 @@ impl NearestNeighbours {
     }
 }
 
+/// Whether a point can visit more than it may: each centre, and rows of cells, of which there are no
+/// more than sixteen a centre, four rounds each.
+fn leaves_points(centres: u32, caps: &Capabilities) -> bool {
+    u64::from(centres) * 65 > u64::from(most_visits(caps))
+}
+
+/// The centres of each pass over all: the first, and the one after the last.
+fn passes(centres: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..centres).step_by(PASS as usize).map(move |first| (first, centres.min(first.saturating_add(PASS))))
+}
+
 impl Kernel for NearestNeighbours {
     type Args<'a> = NearestArgs<'a>;
 
     fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
-        let search = self.prepare_search(args)?;
+        let (building, searching) = self.parts();
+        let search = self.bind_search(searching, args)?;
         let Some(grid) = self.config.grid() else { return Ok(search) };
-        let building = &self.plan.launches[..self.plan.launches.len().saturating_sub(1)];
         let mut recording = grid.bind(&self.context, building, args.centres, &self.views(args.scratch)?)?;
         recording.append(search);
         Ok(recording)

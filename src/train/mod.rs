@@ -6,13 +6,18 @@
 //! [`Recording`](crate::Recording) that a training loop encodes again at every step.
 
 pub mod checkpoint;
+mod field_operations;
+pub mod ops;
 mod parameters;
 mod schedule;
 mod tape;
 mod tensor;
+mod update;
 
 pub use checkpoint::Checkpoint;
+pub use field_operations::{CompactBasisOperands, Input, compact_basis, smooth_mlp};
 pub use parameters::Parameters;
 pub use schedule::Schedule;
 pub use tape::{Gradients, Tape, Variable};
 pub use tensor::Tensor;
+pub use update::{Update, UpdateConfig, Updated};

@@ -24,12 +24,12 @@ impl Variable {
     }
 }
 
-/// From the gradient of the output to the gradients of the inputs (`None` where one is not wanted),
-/// with the dispatches that compute them.
-type Backward = Box<dyn FnOnce(&Context, &Tensor) -> Result<(Recording, Vec<Option<Tensor>>)>>;
+/// From the gradients of the outputs (`None` where nothing depends on one; never all of them) to those of
+/// the inputs (`None` where one is not wanted), with the dispatches that compute them.
+type Backward = Box<dyn FnOnce(&Context, &[Option<Tensor>]) -> Result<(Recording, Vec<Option<Tensor>>)>>;
 
 struct Node {
-    output: usize,
+    outputs: Vec<usize>,
     inputs: Vec<usize>,
     backward: Backward,
 }
@@ -86,6 +86,12 @@ impl Tape {
         Variable { tensor: tensor.clone(), id: self.variables - 1 }
     }
 
+    /// The forward passes alone, ready to be encoded: for a model that is not trained.
+    #[must_use]
+    pub fn into_recording(self) -> Recording {
+        self.recording
+    }
+
     /// Records dispatches that no gradient flows through.
     pub fn constant(&mut self, forward: Recording) {
         self.recording.append(forward);
@@ -100,14 +106,31 @@ impl Tape {
         output: Tensor,
         backward: impl FnOnce(&Context, &Tensor) -> Result<(Recording, Vec<Option<Tensor>>)> + 'static,
     ) -> Variable {
+        let one = |context: &Context, dy: &[Option<Tensor>]| match dy {
+            [Some(dy)] => backward(context, dy),
+            _ => Ok((Recording::new(), Vec::new())),
+        };
+        let [variable] = self.operation_of_many(forward, inputs, [output], one);
+        variable
+    }
+
+    /// As [`operation`](Self::operation), with several outputs. A gradient that is `None` is zero:
+    /// nothing depends on that output. At least one is there.
+    pub fn operation_of_many<const N: usize>(
+        &mut self,
+        forward: Recording,
+        inputs: &[&Variable],
+        outputs: [Tensor; N],
+        backward: impl FnOnce(&Context, &[Option<Tensor>]) -> Result<(Recording, Vec<Option<Tensor>>)> + 'static,
+    ) -> [Variable; N] {
         self.recording.append(forward);
-        let variable = self.variable(&output);
+        let variables = outputs.map(|output| self.variable(&output));
         self.nodes.push(Node {
-            output: variable.id,
+            outputs: variables.iter().map(|v| v.id).collect(),
             inputs: inputs.iter().map(|v| v.id).collect(),
             backward: Box::new(backward),
         });
-        variable
+        variables
     }
 
     /// Appends the backward passes of everything that `output` depends on, from its gradient.
@@ -125,7 +148,10 @@ impl Tape {
         let mut owned = std::collections::HashSet::new();
         let mut recording = self.recording;
         for node in self.nodes.into_iter().rev() {
-            let Some(dy) = gradients.get(&node.output).cloned() else { continue };
+            let dy: Vec<_> = node.outputs.iter().map(|output| gradients.get(output).cloned()).collect();
+            if dy.iter().all(Option::is_none) {
+                continue;
+            }
             let (dispatches, given) = (node.backward)(&self.context, &dy)?;
             recording.append(dispatches);
             for (id, new) in node.inputs.into_iter().zip(given) {

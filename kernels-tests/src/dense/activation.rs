@@ -32,7 +32,7 @@ pub fn reference(activation: Activation, x: f64) -> (f64, f64) {
 
 /// The scale of the rounding error of `(a(x), a'(x))`: the magnitude of the largest intermediate
 /// term, with the relative error of `exp` (3 + 2|x| units in the last place in WGSL) as a factor.
-fn magnitude(activation: Activation, x: f64) -> (f64, f64) {
+pub fn magnitude(activation: Activation, x: f64) -> (f64, f64) {
     let (y, d) = reference(activation, x);
     let exp = 1.0 + x.abs();
     match activation {
@@ -52,7 +52,7 @@ fn magnitude(activation: Activation, x: f64) -> (f64, f64) {
     }
 }
 
-const ALL: [Activation; 11] = [
+pub const ALL: [Activation; 11] = [
     Activation::Identity,
     Activation::Relu,
     Activation::LeakyRelu { slope: 0.01 },
@@ -67,7 +67,7 @@ const ALL: [Activation; 11] = [
 ];
 
 /// Values across the range of each function, with the special points among them.
-fn inputs(activation: Activation, n: usize, random: &mut Random) -> Vec<f32> {
+pub fn inputs(activation: Activation, n: usize, random: &mut Random) -> Vec<f32> {
     let range = match activation {
         Activation::Exp => 80.0,
         Activation::Sine { frequency: 4096.0 } => 10.0,

@@ -1,6 +1,6 @@
 //! Numbers with the error that f32 arithmetic would give them: first-order running error analysis.
 
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 /// An f64 value and a bound of the error of the same computation in f32, in units of 2^-24. An
 /// operation passes on its operands' errors by its derivative, and adds its own rounding.
@@ -66,6 +66,12 @@ impl Add for Approximate {
     }
 }
 
+impl AddAssign for Approximate {
+    fn add_assign(&mut self, b: Self) {
+        *self = *self + b;
+    }
+}
+
 impl Neg for Approximate {
     type Output = Self;
     fn neg(self) -> Self {
@@ -85,6 +91,13 @@ impl Mul for Approximate {
     fn mul(self, b: Self) -> Self {
         let value = self.value * b.value;
         Self { value, error: self.value.abs() * b.error + b.value.abs() * self.error + value.abs() }
+    }
+}
+
+impl Mul<f64> for Approximate {
+    type Output = Self;
+    fn mul(self, factor: f64) -> Self {
+        self * Self::exact(factor)
     }
 }
 

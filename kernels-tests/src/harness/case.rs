@@ -85,7 +85,7 @@ impl Expected {
     }
 }
 
-type Run = Box<dyn Fn(&Context, &Views<'_>) -> Result<Recording>>;
+type Run = Box<dyn Fn(&Context, &Views<'_>) -> Result<Recording> + Send + Sync>;
 
 /// One row of a kernel's table.
 pub struct Case {
@@ -103,7 +103,7 @@ impl Case {
     pub fn new(
         kernel: &'static str,
         name: impl Into<String>,
-        run: impl Fn(&Context, &Views<'_>) -> Result<Recording> + 'static,
+        run: impl Fn(&Context, &Views<'_>) -> Result<Recording> + Send + Sync + 'static,
     ) -> Self {
         let (buffers, expected) = (Vec::new(), Vec::new());
         Self { kernel, name: name.into(), buffers, expected, run: Box::new(run) }

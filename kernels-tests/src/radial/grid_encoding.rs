@@ -8,16 +8,17 @@ use crate::harness::{Case, Expected, Random};
 
 type Term = (f64, f64);
 
-/// One corner of the cell of a point: entry, weight, and the weight's derivative along each axis.
-struct Corner {
-    entry: usize,
-    weight: f64,
-    slope: Vec<f64>,
+/// One corner of the cell of a point: entry, weight, and the weight's derivatives along the axes.
+pub struct Corner {
+    pub entry: usize,
+    pub weight: f64,
+    pub slope: Vec<f64>,
+    pub bend: Vec<Vec<f64>>,
 }
 
 /// The corners of a point on a level. `p` is formed in f32 as the shader forms it: where a point
 /// lies within a cell is part of the definition, and f64 would put some into the neighbour.
-fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec<Corner> {
+pub fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec<Corner> {
     let dims = config.dims as usize;
     let offset = if config.align_corners { 0.0 } else { 0.5 };
     let p: Vec<f32> = x.iter().map(|&x| level.scale * x.clamp(0.0, 1.0) + offset).collect();
@@ -37,6 +38,7 @@ fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec<Cor
                 at.iter().rev().fold(0, |sum, a| sum * level.resolution + a)
             };
             let side = |d: usize| if bit(d) == 1 { ease(f[d]) } else { 1.0 - ease(f[d]) };
+            let sign = |d: usize| if bit(d) == 1 { 1.0 } else { -1.0 };
             let inside = |d: usize| f64::from(u8::from((0.0..=1.0).contains(&x[d])));
             Corner {
                 entry: (level.first + index % level.entries) as usize,
@@ -44,8 +46,22 @@ fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec<Cor
                 slope: (0..dims)
                     .map(|d| {
                         let others: f64 = (0..dims).filter(|&o| o != d).map(side).product();
-                        let sign = if bit(d) == 1 { 1.0 } else { -1.0 };
-                        sign * others * d_ease(f[d]) * f64::from(level.scale) * inside(d)
+                        sign(d) * others * d_ease(f[d]) * f64::from(level.scale) * inside(d)
+                    })
+                    .collect(),
+                bend: (0..dims)
+                    .map(|d| {
+                        (0..dims)
+                            .map(|e| {
+                                let factor = |o: usize| match usize::from(o == d) + usize::from(o == e) {
+                                    0 => side(o),
+                                    1 => sign(o) * d_ease(f[o]),
+                                    _ => sign(o) * if smooth { 6.0 - 12.0 * f[o] } else { 0.0 },
+                                };
+                                let scale = f64::from(level.scale).powi(2) * inside(d) * inside(e);
+                                (0..dims).map(factor).product::<f64>() * scale
+                            })
+                            .collect()
                     })
                     .collect(),
             }

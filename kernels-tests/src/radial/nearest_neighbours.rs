@@ -133,7 +133,7 @@ fn case(config: NearestConfig, what: &str, points: Vec<f32>, centres: Vec<f32>) 
 /// Some points among the centres, some on them, some far out, some not finite.
 fn queries(layout: Layout, dims: usize, n: u32, centres: &[f32], random: &mut Random) -> Vec<f32> {
     let m = (centres.len() / dims) as u32;
-    let mut query = |i: u32| match i % 11 {
+    let query = |i: u32| match i % 11 {
         1 | 6 => {
             let at = random.below(m) as usize * dims;
             centres[at..at + dims].to_vec()
@@ -148,7 +148,7 @@ fn queries(layout: Layout, dims: usize, n: u32, centres: &[f32], random: &mut Ra
         }
         _ => place(layout, dims, 0, random),
     };
-    (0..n).flat_map(|i| query(i)).collect()
+    (0..n).flat_map(query).collect()
 }
 
 fn lattice_case(cells: &[u32], k: u32, n: u32, random: &mut Random) -> Case {
@@ -174,8 +174,8 @@ pub const CANARIES: &[Canary] = &[
         bug: "the search stopped at the first ring",
         kernel: KERNEL,
         shader: "radial/nearest_neighbours::search_distances",
-        find: "ring <= rings;",
-        replace: "ring <= 1u;",
+        find: "ring <= rings &&",
+        replace: "ring <= 1u &&",
     },
     Canary {
         bug: "a bound taken from the wrong face",
@@ -199,6 +199,13 @@ pub const CANARIES: &[Canary] = &[
         replace: "var to_cell = last.x;",
     },
     Canary {
+        bug: "a pass that forgets what the one before has found",
+        kernel: KERNEL,
+        shader: "radial/nearest_brute_force::search_distances",
+        find: "if params.first > 0u {",
+        replace: "if false {",
+    },
+    Canary {
         bug: "a cell's first centre dropped",
         kernel: KERNEL,
         shader: "radial/centre_grid::cell_starts",
@@ -206,11 +213,11 @@ pub const CANARIES: &[Canary] = &[
         replace: "sorted_keys[middle] <= cell {",
     },
     Canary {
-        bug: "a centre that is not finite in the box",
+        bug: "cells numbered with another row length than the rows are walked with",
         kernel: KERNEL,
-        shader: "radial/centre_grid::shape_grid",
-        find: "low[d] = from_ordered(lowest);",
-        replace: "low[d] = from_ordered(lowest) + 0.5 * (from_ordered(highest) - from_ordered(lowest));",
+        shader: "radial/centre_grid::cell_keys",
+        find: "cells.x * (y + cells.y * z)",
+        replace: "cells.y * (y + cells.y * z)",
     },
 ];
 
@@ -253,6 +260,20 @@ pub fn cases() -> Vec<Case> {
         let points_at = queries(Layout::Uniform, dims as usize, points, &places, &mut random);
         let config = NearestConfig { dims, points, centres, k, distances: k != 21, variant };
         cases.push(case(config, "Uniform", points_at, places));
+    }
+    // More than a point may visit in the grid of a CPU adapter, and more than a pass over all takes.
+    for (layout, dims, points, centres, k) in [
+        (Layout::Same, 2, 9, 4500, 5),
+        (Layout::Clustered, 3, 70, 9000, 6),
+        (Layout::Collinear, 2, 40, 50_000, 3),
+        (Layout::NotFinite, 3, 45, 49_153, 9),
+    ] {
+        let places = places(layout, dims as usize, centres, &mut random);
+        let points_at = queries(layout, dims as usize, points, &places, &mut random);
+        for variant in [grid, brute] {
+            let config = NearestConfig { dims, points, centres, k, distances: true, variant };
+            cases.push(case(config, &format!("{layout:?}"), points_at.clone(), places.clone()));
+        }
     }
     for (cells, k) in [(&[1u32, 1][..], 1), (&[17, 11], 4), (&[1, 40], 9), (&[7, 5, 6], 8), (&[30], 3)] {
         cases.push(lattice_case(cells, k, 150, &mut random));

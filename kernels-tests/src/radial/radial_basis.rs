@@ -238,15 +238,15 @@ fn reference(config: &RadialBasisConfig, inputs: &Inputs) -> Outputs {
             out.dkernel.push(dphi);
             let (own_dx, dc, dm) = gradients(config, pair, dphi);
             for d in 0..dims {
-                dx[d] = dx[d] + own_dx[d];
+                dx[d] += own_dx[d];
                 let at = &mut out.dcentres[own[j] * dims + d];
-                *at = *at + dc[d];
+                *at += dc[d];
             }
             for (r, row) in dm.iter().enumerate() {
                 for (c, &value) in row.iter().enumerate() {
                     if let Some(place) = place(config.shape, dims, r, c) {
                         let at = &mut out.dshapes[own[j] * size + place];
-                        *at = *at + value;
+                        *at += value;
                     }
                 }
             }

@@ -1,0 +1,255 @@
+//! Fits a signed distance field to a mesh and writes what became of it.
+//!
+//! `cargo run --release --example fit_mesh -- [MESH] [OPTIONS]`. Without a mesh it computes a torus.
+
+mod files;
+#[allow(dead_code)]
+#[path = "../fit_image/picture.rs"]
+mod picture;
+#[path = "../shared/mod.rs"]
+mod shared;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use patchfield::dispatch::describe;
+use patchfield::models::{
+    DistanceField, DistanceFieldConfig, FitConfig, MarchingCubesConfig, Mesh, MeshSearch, Picture, View,
+    marching_cubes, overlap, sphere_trace, surface_errors,
+};
+use patchfield::radial::MeshSign;
+use patchfield::train::Schedule;
+use patchfield::{Context, Error};
+
+/// Fits a signed distance field (multiresolution hash grid and a small MLP) to a mesh.
+#[derive(Debug, Parser)]
+struct Options {
+    /// OBJ or PLY; none: a torus.
+    mesh: Option<PathBuf>,
+    /// Where the results go.
+    #[arg(long, default_value = "target/demo-mesh")]
+    out: PathBuf,
+    /// Training steps [default: 1000 on a CPU, 20000 on a GPU].
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Points of each step [default: 16384 on a CPU, 262144 on a GPU].
+    #[arg(long)]
+    batch: Option<u32>,
+    /// Levels of the grid [default: 8 on a CPU, 16 on a GPU].
+    #[arg(long)]
+    levels: Option<u32>,
+    /// Features of an entry: 1, 2, 4 or 8 [default: 2 on a CPU, 1 on a GPU].
+    #[arg(long)]
+    features: Option<u32>,
+    /// Cells along an edge on the finest level [default: 256 on a CPU, where steps are few; 2048 on a GPU].
+    #[arg(long)]
+    finest: Option<u32>,
+    /// Logarithm of the entries of a level's table.
+    #[arg(long, default_value_t = 15)]
+    log2_table: u32,
+    /// Learning rate of Adam [default: 5e-3 on a CPU, where steps are few; 1e-3 on a GPU].
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Cells along an edge of the cube in which the surface is looked for.
+    #[arg(long, default_value_t = 256)]
+    cells: u32,
+    /// Random points for each figure of the comparison.
+    #[arg(long, default_value_t = 200_000)]
+    points: u32,
+    /// Pixels along an edge of the picture.
+    #[arg(long, default_value_t = 640)]
+    size: u32,
+    /// Seed of the initial values and of the points.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// An adapter by a part of its name or driver, as `inspect_adapter` lists them [default: the best].
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Steps between two checkpoints.
+    #[arg(long, default_value_t = 200)]
+    checkpoint_every: u64,
+    /// Go on from the checkpoint in the output folder.
+    #[arg(long)]
+    resume: bool,
+}
+
+fn main() {
+    if let Err(message) = run(&Options::parse()) {
+        eprintln!("error: {message}");
+        std::process::exit(1);
+    }
+}
+
+fn text(error: Error) -> String {
+    error.to_string()
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let (mesh, input) = match &options.mesh {
+        Some(path) => (files::load(path)?, path.display().to_string()),
+        None => (Mesh::torus(96, 48), "a computed torus".into()),
+    };
+    println!("input    {input}: {} vertices, {} triangles", mesh.vertices.len(), mesh.triangles.len());
+    let (context, info) = shared::device(options.adapter.as_deref())?;
+    let adapter = describe(&info);
+    println!("adapter  {adapter}");
+    std::fs::create_dir_all(&options.out).map_err(|e| format!("{}: {e}", options.out.display()))?;
+    describe_mesh(&context, &mesh)?;
+
+    let cpu = context.capabilities().cpu;
+    let steps = options.steps.unwrap_or(if cpu { 1000 } else { 20_000 });
+    let batch = options.batch.unwrap_or(if cpu { 1 << 14 } else { 1 << 18 });
+    let mut config = DistanceFieldConfig::default();
+    config.grid.levels = options.levels.unwrap_or(if cpu { 8 } else { 16 });
+    config.grid.features = options.features.unwrap_or(if cpu { 2 } else { 1 });
+    config.grid.log2_table_size = options.log2_table;
+    let config = config.with_finest(options.finest.unwrap_or(if cpu { 256 } else { 2048 }));
+    let mut field = DistanceField::new(&context, config, mesh.cube(), options.seed).map_err(text)?;
+    println!("field    {} parameters", field.parameter_count());
+    let fit = FitConfig {
+        steps,
+        batch,
+        learning_rate: options.learning_rate.unwrap_or(if cpu { 5e-3 } else { 1e-3 }),
+        schedule: Schedule::Cosine { steps, floor: 0.01 },
+        seed: options.seed,
+        report_every: 10,
+        checkpoint: Some((options.out.join("checkpoint.safetensors"), options.checkpoint_every)),
+        resume: options.resume,
+    };
+    let started = Instant::now();
+    fit_with_bar(&mut field, &mesh, &fit)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let report = Report { input, adapter, seconds, steps };
+    write_results(&context, &field, &mesh, options, &report)
+}
+
+/// Whether the mesh has an inside, and how sure that is.
+fn describe_mesh(context: &Context, mesh: &Mesh) -> Result<(), String> {
+    let open = mesh.open_edges();
+    let search = MeshSearch::new(context, mesh).map_err(text)?;
+    let cube = mesh.cube();
+    let side = 24;
+    let lattice: Vec<[f32; 3]> = (0..side * side * side)
+        .map(|i| {
+            cube.place([i % side, i / side % side, i / side / side].map(|x| (x as f32 + 0.5) / side as f32))
+        })
+        .collect();
+    let found = search.distances(&lattice, MeshSign::Approximate { beta: 4.0 }).map_err(text)?;
+    let (doubtful, all) = (found.doubtful(0.25), lattice.len());
+    let twice = found.winding.iter().filter(|w| w.abs() > 1.5).count();
+    match open {
+        0 => println!("mesh     closed"),
+        _ => println!("mesh     open: {open} edges; its inside is where the winding number is above 1/2"),
+    }
+    if doubtful > 0 {
+        println!("         the sign is doubtful at {doubtful} of {all} points of a lattice");
+    }
+    if twice > 0 {
+        println!("         it is wound around {twice} of {all} points more than once: it cuts itself");
+    }
+    Ok(())
+}
+
+/// Ctrl-C stops the fit after a last checkpoint.
+fn fit_with_bar(field: &mut DistanceField, mesh: &Mesh, fit: &FitConfig) -> Result<(), String> {
+    let stop = shared::stop_on_ctrl_c()?;
+    let bar = ProgressBar::new(fit.steps);
+    if let Ok(style) = ProgressStyle::with_template("{bar:36} {pos}/{len}  {msg}  {eta} left") {
+        bar.set_style(style);
+    }
+    let result = field.fit(mesh, fit, &mut |progress| {
+        bar.set_position(progress.step);
+        let (error, speed) = (100.0 * progress.loss, progress.steps_per_second);
+        bar.set_message(format!("{error:.2} % relative error  {speed:.1} steps/s"));
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish();
+    stop.store(true, Ordering::Relaxed);
+    match result {
+        Err(error @ Error::Cancelled { .. }) => {
+            let path =
+                fit.checkpoint.as_ref().map(|(path, _)| path.display().to_string()).unwrap_or_default();
+            Err(format!("{error}; everything up to there is in {path}: go on with --resume"))
+        }
+        other => other.map_err(text),
+    }
+}
+
+struct Report {
+    input: String,
+    adapter: String,
+    seconds: f64,
+    steps: u64,
+}
+
+fn write_results(
+    context: &Context,
+    field: &DistanceField,
+    mesh: &Mesh,
+    options: &Options,
+    report: &Report,
+) -> Result<(), String> {
+    let path = |name: &str| options.out.join(name);
+    let cube = field.cube();
+    let mut distances = |points: &[[f32; 3]]| field.distances(points);
+    let config = MarchingCubesConfig { cells: options.cells, cube, slack: 2.0 };
+    let started = Instant::now();
+    let surface = marching_cubes(&config, &mut distances).map_err(text)?;
+    println!(
+        "surface  {} vertices, {} triangles, {} open edges, {} cells an edge, {:.0} s",
+        surface.vertices.len(),
+        surface.triangles.len(),
+        surface.open_edges(),
+        options.cells,
+        started.elapsed().as_secs_f64()
+    );
+    files::save(&surface, &path("surface.ply"))?;
+    files::save(&surface, &path("surface.obj"))?;
+
+    let shared = overlap(context, mesh, &mut distances, options.points, options.seed).map_err(text)?;
+    let errors = surface_errors(context, mesh, &surface, options.points, options.seed).map_err(text)?;
+    let view = View { size: [options.size; 2], ..View::default() };
+    let search = MeshSearch::new(context, mesh).map_err(text)?;
+    let mut truth = |points: &[[f32; 3]]| {
+        search.distances(points, MeshSign::Approximate { beta: 2.0 }).map(|found| found.distance)
+    };
+    let fitted = sphere_trace(&cube, &view, &mut distances).map_err(text)?;
+    let wanted = sphere_trace(&cube, &view, &mut truth).map_err(text)?;
+    let beside: Picture = picture::beside(&fitted, &wanted);
+    picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))?;
+    let model = path("model.safetensors");
+    field.save(&model).map_err(text)?;
+    let bytes = std::fs::metadata(&model).map_err(|e| e.to_string())?.len();
+
+    // Where half an edge of the cube is 1, as published.
+    let [chamfer, largest] = [errors.chamfer, errors.largest].map(|d| d / f64::from(cube.half));
+    println!("results  {}", options.out.display());
+    println!("         picture.png (field | mesh), surface.ply, surface.obj, model.safetensors");
+    println!(
+        "         {bytes} bytes, IoU {:.4}, normal angle error {:.2} degrees, {} steps in {:.0} s",
+        shared.iou, errors.normal_angle, report.steps, report.seconds
+    );
+    println!("         Chamfer {chamfer:.2e}, largest distance {largest:.2e}, of half an edge of the cube");
+    if shared.doubtful > 0 {
+        println!("         the mesh's sign was doubtful at {} of {} points", shared.doubtful, options.points);
+    }
+    let json = serde_json::json!({
+        "example": "fit_mesh",
+        "input": report.input,
+        "adapter": report.adapter,
+        "iou": shared.iou,
+        "chamfer": chamfer,
+        "normal_angle_degrees": errors.normal_angle,
+        "seconds": report.seconds,
+        "steps": report.steps,
+        "parameters": field.parameter_count(),
+    });
+    let file = Path::new("target/report/demo.json");
+    std::fs::create_dir_all("target/report")
+        .and_then(|()| std::fs::write(file, format!("{json:#}\n")))
+        .map_err(|e| format!("{}: {e}", file.display()))
+}

@@ -1,0 +1,147 @@
+//! Reference and cases of `radial::mesh_sample`.
+
+use patchfield::Kernel;
+use patchfield::dense::RandomState;
+use patchfield::radial::MeshBvh;
+use patchfield::radial::mesh_sample::*;
+
+use super::mesh_distance::{Mesh, cube, torus};
+use crate::canaries::Canary;
+use crate::dense::random::{normal_pair, philox4x32};
+use crate::harness::{Case, Data, Expected};
+
+/// Coordinates and the sums of the magnitudes of their terms.
+fn reference(
+    config: &MeshSampleConfig,
+    state: &RandomState,
+    bvh: &MeshBvh,
+    starts: &[u32],
+) -> Vec<(f64, f64)> {
+    let [surface, near, everywhere] = config.counts;
+    let unit = |word: u32| f64::from(word >> 8) / 16_777_216.0;
+    let mut out = Vec::new();
+    for i in 0..surface + near + everywhere {
+        let words = |block| philox4x32([block, config.stream, state.step[0], state.step[1]], state.seed);
+        let w = words(2 * i);
+        if i >= surface + near {
+            let [low, size] = config.cube.map(f64::from);
+            out.extend([w[0], w[1], w[2]].map(|w| (low + size * unit(w), low.abs() + size.abs() * unit(w))));
+            continue;
+        }
+        let chosen = starts.iter().rposition(|&start| start <= w[0]).unwrap_or(0);
+        let [a, b, c] =
+            bvh.corners()[chosen].map(|c| [c[0], c[1], c[2]].map(|x| f64::from(f32::from_bits(x))));
+        let (mut u, mut v) = (unit(w[1]), unit(w[2]));
+        if u + v > 1.0 {
+            (u, v) = (1.0 - u, 1.0 - v);
+        }
+        let more = words(2 * i + 1);
+        let ([x, y], [z, _]) = (normal_pair(more[0], more[1]), normal_pair(more[2], more[3]));
+        let sigma = if i < surface { 0.0 } else { f64::from(config.sigma) };
+        for (d, normal) in [x, y, z].into_iter().enumerate() {
+            let shift = sigma * f64::from(normal) / 2_097_152.0;
+            let value = a[d] + u * (b[d] - a[d]) + v * (c[d] - a[d]) + shift;
+            let terms = a[d].abs() + u * (b[d].abs() + a[d].abs()) + v * (c[d].abs() + a[d].abs());
+            out.push((value, terms + shift.abs()));
+        }
+    }
+    out
+}
+
+fn case(name: &str, mesh: &Mesh, config: MeshSampleConfig, state: RandomState) -> Case {
+    let bvh = MeshBvh::build(&mesh.0, &mesh.1).expect("a mesh");
+    let starts = bvh.area_starts().expect("a mesh with an area");
+    let config = MeshSampleConfig { triangles: bvh.triangles(), ..config };
+    let expected = reference(&config, &state, &bvh, &starts);
+    let name = format!("{name}, {:?} points", config.counts);
+    Case::new("radial/mesh_sample", name, move |context, b| {
+        MeshSample::new(context, config)?.prepare(&MeshSampleArgs {
+            state: b["state"],
+            corners: b["corners"],
+            starts: b["starts"],
+            positions: b["positions"],
+        })
+    })
+    .read("state", Data::U32(bytemuck::pod_collect_to_vec(state.bytes())))
+    .read("corners", Data::U32(bytemuck::pod_collect_to_vec(bytemuck::cast_slice::<_, u8>(bvh.corners()))))
+    .read("starts", Data::U32(starts))
+    // A difference, a product and a sum for each of two edges, and the same for the shift.
+    .output("positions", Expected::near(&expected, 6.0, 0.0))
+}
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the bisection stops a step early",
+        kernel: "radial/mesh_sample",
+        shader: "radial/mesh_sample::sample_mesh",
+        find: "while high - low > 1u",
+        replace: "while high - low > 2u",
+    },
+    Canary {
+        bug: "points pile up beyond the diagonal",
+        kernel: "radial/mesh_sample",
+        shader: "radial/mesh_sample::sample_mesh",
+        find: "select(v, 1.0 - v, over)",
+        replace: "v",
+    },
+];
+
+pub fn cases() -> Vec<Case> {
+    let config =
+        MeshSampleConfig { triangles: 1, counts: [4, 3, 1], sigma: 0.01, cube: [0.0, 1.0], stream: 5 };
+    // The second and the last triangle have no area.
+    let mut flat = cube();
+    flat.1.insert(1, [0, 0, 3]);
+    flat.1.push([2, 2, 2]);
+    let one = (vec![[0.5, 0.25, -1.0], [1.0, 0.0, 2.0], [-1.0, 0.5, 0.0]], vec![[0, 1, 2]]);
+    let mut cases = Vec::new();
+    for (points, state) in [
+        (1, RandomState::new(3, 1)),
+        (63, RandomState::new(u64::MAX, 2)),
+        (257, RandomState::new(3, 1 << 40)),
+    ] {
+        cases.push(case(
+            "torus",
+            &torus(13, 7),
+            MeshSampleConfig { counts: [points / 2, points / 3, points - points / 2 - points / 3], ..config },
+            state,
+        ));
+        cases.push(case("cube", &flat, MeshSampleConfig { counts: [points, 0, 0], ..config }, state));
+        cases.push(case("one triangle", &one, MeshSampleConfig { counts: [0, points, 0], ..config }, state));
+    }
+    let far = MeshSampleConfig { counts: [0, 0, 65], cube: [-1000.0, 7.0], ..config };
+    cases.push(case("anywhere", &one, far, RandomState::new(9, 9)));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each triangle gets its share of the points, and the points of each have its centre as their mean.
+    #[test]
+    fn points_are_uniform_over_the_area() {
+        let vertices = vec![[0.0; 3], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]];
+        let bvh = MeshBvh::build(&vertices, &[[0, 1, 2], [0, 0, 1], [0, 1, 3]]).expect("a mesh");
+        let starts = bvh.area_starts().expect("an area");
+        let points = 40_000;
+        let config = MeshSampleConfig {
+            triangles: 3,
+            counts: [points, 0, 0],
+            sigma: 0.0,
+            cube: [0.0, 1.0],
+            stream: 0,
+        };
+        let all = reference(&config, &RandomState::new(1, 1), &bvh, &starts);
+        let (upright, flat): (Vec<_>, Vec<_>) = all.chunks(3).partition(|p| p[2].0 > 0.0);
+        // One quarter of the area; the standard deviation of the count is 87.
+        assert!((flat.len() as f64 - 10_000.0).abs() < 400.0, "{}", flat.len());
+        for (points, centre) in [(flat, [1.0 / 3.0, 1.0 / 3.0, 0.0]), (upright, [1.0 / 3.0, 0.0, 1.0])] {
+            for d in 0..3 {
+                let mean = points.iter().map(|p| p[d].0).sum::<f64>() / points.len() as f64;
+                assert!((mean - centre[d]).abs() < 0.02, "{mean} {}", centre[d]);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Meshes as a whole: searched, fitted, found again and compared. On computed meshes only.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use kernels_tests::harness::adapter;
+use patchfield::dispatch::preference;
+use patchfield::models::{
+    Cube, DistanceField, DistanceFieldConfig, FitConfig, MarchingCubesConfig, Mesh, MeshSearch,
+    marching_cubes, overlap, surface_errors,
+};
+use patchfield::radial::MeshSign;
+use patchfield::train::{Checkpoint, Schedule};
+use patchfield::{Context, Error};
+
+fn context() -> Option<Context> {
+    let mut all = adapter::all();
+    all.sort_by_key(|a| preference(&a.info));
+    let first = all.into_iter().next();
+    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
+    if first.is_none() {
+        eprintln!("LOUD SKIP: no adapter");
+    }
+    first.map(|a| a.context)
+}
+
+const BETA: MeshSign = MeshSign::Approximate { beta: 2.0 };
+
+/// The exact distance to the torus that [`Mesh::torus`] approximates.
+fn torus([x, y, z]: [f32; 3]) -> f32 {
+    (x.hypot(y) - 0.65).hypot(z) - 0.3
+}
+
+fn lattice(side: u32, half: f32) -> Vec<[f32; 3]> {
+    let at = |i: u32| ((i as f32 + 0.5) / side as f32 * 2.0 - 1.0) * half;
+    (0..side * side * side).map(|i| [at(i % side), at(i / side % side), at(i / side / side)]).collect()
+}
+
+#[test]
+fn a_million_triangles() {
+    let Some(context) = context() else { return };
+    let mesh = Mesh::torus(1000, 500);
+    assert_eq!(mesh.triangles.len(), 1_000_000);
+    let points = lattice(8, 1.0);
+    let found = MeshSearch::new(&context, &mesh).unwrap().distances(&points, BETA).unwrap();
+    for (i, &p) in points.iter().enumerate() {
+        let exact = torus(p);
+        // The facets' sagitta is 2e-5.
+        assert!(
+            (found.distance[i] - exact).abs() < 5e-5,
+            "{} instead of {exact} at {p:?}",
+            found.distance[i]
+        );
+        let inside = if exact < 0.0 { 1.0 } else { 0.0 };
+        assert!((found.winding[i].abs() - inside).abs() < 0.1, "{} at {p:?}", found.winding[i]);
+    }
+}
+
+/// A part that is missing leaves a sign that is doubtful near the hole only; what is wound around twice is inside.
+#[test]
+fn open_and_crossing_meshes() {
+    let Some(context) = context() else { return };
+    let points = lattice(12, 1.0);
+    let closed = Mesh::torus(48, 24);
+    let mut open = closed.clone();
+    open.triangles.truncate(open.triangles.len() - 48);
+    assert!(open.open_edges() > 0);
+    let find = |mesh: &Mesh| MeshSearch::new(&context, mesh).unwrap().distances(&points, BETA).unwrap();
+    let (whole, part) = (find(&closed), find(&open));
+    assert_eq!(whole.doubtful(0.25), 0);
+    let doubtful = part.doubtful(0.25);
+    assert!(doubtful > 0 && doubtful < points.len() / 10, "{doubtful} of {}", points.len());
+    let differ = |a: &f32, b: &f32| (*a < 0.0) != (*b < 0.0);
+    let changed = whole.distance.iter().zip(&part.distance).filter(|(a, b)| differ(a, b)).count();
+    assert!(changed <= doubtful + 10, "{changed} signs changed");
+
+    // Two tori through each other.
+    let mut both = closed.clone();
+    let n = both.vertices.len() as u32;
+    both.vertices.extend(closed.vertices.iter().map(|v| [v[0] + 0.2, v[1], v[2]]));
+    both.triangles.extend(closed.triangles.iter().map(|t| t.map(|i| i + n)));
+    let crossed = find(&both);
+    assert!(crossed.winding.iter().any(|w| w.abs() > 1.9));
+    for (i, &p) in points.iter().enumerate() {
+        let exact = torus(p).min(torus([p[0] - 0.2, p[1], p[2]]));
+        assert!(exact.abs() < 0.02 || (exact < 0.0) == (crossed.distance[i] < 0.0), "{p:?}");
+    }
+}
+
+#[test]
+fn bad_meshes_are_refused_by_name() {
+    let says = |error: Error, word: &str| assert!(error.to_string().contains(word), "{error}");
+    let good = Mesh::torus(3, 3);
+    says(Mesh::new(vec![], vec![]).unwrap_err(), "`triangles`");
+    says(Mesh::new(good.vertices.clone(), vec![[0, 1, 9]]).unwrap_err(), "9 in triangle 0");
+    let mut vertices = good.vertices.clone();
+    vertices[4][2] = f32::NAN;
+    says(Mesh::new(vertices, good.triangles.clone()).unwrap_err(), "vertex 4");
+    let Some(context) = context() else { return };
+    // Fields are public: what was broken afterwards is found too.
+    let mut broken = good.clone();
+    broken.vertices[2][0] = f32::INFINITY;
+    says(MeshSearch::new(&context, &broken).unwrap_err(), "vertex 2");
+    let flat = Mesh::new(good.vertices.clone(), vec![[0, 0, 1]]).unwrap();
+    says(MeshSearch::new(&context, &flat).unwrap().surface_points(5, 0).unwrap_err(), "an area");
+    let empty = Cube { centre: [0.0; 3], half: 0.0 };
+    says(DistanceField::new(&context, DistanceFieldConfig::default(), empty, 0).unwrap_err(), "`cube`");
+}
+
+#[test]
+fn a_mesh_agrees_with_itself_and_not_with_another() {
+    let Some(context) = context() else { return };
+    let mesh = Mesh::torus(48, 24);
+    let same = surface_errors(&context, &mesh, &mesh, 2000, 1).unwrap();
+    assert!(same.largest < 1e-6 && same.normal_angle < 0.1, "{same:?}");
+    // Moved by 0.01: the distances are 0.01 |cosine| of the normal with the shift, one half on average.
+    let mut moved = mesh.clone();
+    moved.vertices.iter_mut().for_each(|v| v[2] += 0.01);
+    let other = surface_errors(&context, &mesh, &moved, 4000, 1).unwrap();
+    assert!((other.chamfer / 0.0064 - 1.0).abs() < 0.1 && other.largest < 0.0101, "{other:?}");
+    let mut exact = |points: &[[f32; 3]]| Ok(points.iter().map(|&p| torus(p)).collect());
+    let shared = overlap(&context, &mesh, &mut exact, 20_000, 1).unwrap();
+    assert!(shared.iou > 0.98 && shared.iou < 1.0 && shared.doubtful == 0, "{shared:?}");
+    let cube = Cube { centre: [0.0; 3], half: 1.0 };
+    let found = marching_cubes(&MarchingCubesConfig { cells: 64, cube, slack: 1.0 }, &mut exact).unwrap();
+    let near = surface_errors(&context, &Mesh::torus(400, 200), &found, 4000, 1).unwrap();
+    assert_eq!(found.open_edges(), 0);
+    // The diagonal of a cell is 0.054 and the smaller radius 0.3: a sagitta of at most 1.2e-3.
+    assert!(near.largest < 1.3e-3 && near.normal_angle < 2.0, "{near:?}");
+}
+
+fn path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("patchfield-mesh-{}-{name}.safetensors", std::process::id()))
+}
+
+#[test]
+fn a_field_learns_repeats_and_resumes_bit_by_bit() {
+    let Some(context) = context() else { return };
+    let mesh = Mesh::torus(48, 24);
+    let field = || {
+        let mut config = DistanceFieldConfig { width: 16, ..DistanceFieldConfig::default() };
+        // So coarse that 120 steps reach every entry often.
+        config.grid.levels = 3;
+        config.grid.base_resolution = 4;
+        config.grid.features = 2;
+        config.grid.log2_table_size = 12;
+        DistanceField::new(&context, config.with_finest(16), mesh.cube(), 3).unwrap()
+    };
+    let fit = |name: &str| FitConfig {
+        steps: 120,
+        batch: 2000,
+        learning_rate: 1e-2,
+        schedule: Schedule::Cosine { steps: 120, floor: 0.01 },
+        seed: 4,
+        report_every: 10,
+        checkpoint: Some((path(name), 1000)),
+        resume: false,
+    };
+    let mut losses = Vec::new();
+    let mut first = field();
+    first
+        .fit(&mesh, &fit("whole"), &mut |p| {
+            losses.push(p.loss);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    // 0.27 is what a field of zeros has: half of the points lie on the surface.
+    assert!(losses[11] < 0.2 && losses[11] < losses[0], "{losses:?}");
+    let mut parts = fit("parts");
+    let stopped = field().fit(&mesh, &parts, &mut |p| {
+        if p.step == 50 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped, Err(Error::Cancelled { step: 50 }));
+    parts.resume = true;
+    field().fit(&mesh, &parts, &mut |_| ControlFlow::Continue(())).unwrap();
+    let load = |name| Checkpoint::load(&path(name)).unwrap();
+    assert!(load("whole") == load("parts"), "a resumed run differs");
+
+    first.save(&path("model")).unwrap();
+    let loaded = DistanceField::load(&context, &path("model")).unwrap();
+    assert_eq!(loaded.cube(), mesh.cube());
+    let points = lattice(5, 0.9);
+    assert_eq!(loaded.distances(&points).unwrap(), first.distances(&points).unwrap());
+    for name in ["whole", "parts", "model"] {
+        std::fs::remove_file(path(name)).unwrap();
+    }
+}

@@ -1,0 +1,155 @@
+// What the kernels of flash attention share: parameters, the side buffer, who sees whom, and scores.
+// The tensors are in attention_scalars.wgsl or attention_vectors.wgsl.
+//
+// Scores are kept in base 2: s = log2(e) S, so that weights are exp2. The side buffer holds small things
+// of three kinds, so that no kernel needs more than eight storage buffers:
+//   [heads, 2]         log2(e) scale beta_h / T, and the gate or 1        (if HEADS)
+//   [batch, keys]      0 for a masked key                                 (if MASK)
+//   [batch, heads, queries, 2]  log2(e) L_i and D_i, at `rows_at`         (backward, and where L is known)
+//   [batch, heads, queries]     weights of the query rows, at `weights_at` (if WEIGHTS)
+
+struct Params {
+    first_group: u32,
+    groups: u32,
+    batch: u32,
+    heads: u32,
+    sharing: u32,        // query heads that share a head of keys
+    queries: u32,
+    keys: u32,
+    offset: i32,         // the position of query i among the keys is i + offset
+    before: i32,         // keys that a query sees before its position, and after it
+    after: i32,
+    // Tensors, in elements: where they begin, and from one batch, head and row to the next.
+    q_first: u32, q_batch: u32, q_head: u32, q_row: u32,
+    k_first: u32, k_batch: u32, k_head: u32, k_row: u32,
+    v_first: u32, v_batch: u32, v_head: u32, v_row: u32,
+    x_first: u32, x_batch: u32, x_head: u32, x_row: u32,
+    // Results; with several slices each has a result of its own.
+    y_slice: u32, y_first: u32, y_batch: u32, y_head: u32, y_row: u32,
+    z_slice: u32, z_first: u32, z_batch: u32, z_head: u32, z_row: u32,
+    bias_batch: u32,
+    bias_head: u32,
+    prefix: u32,         // tokens without a place on the grid
+    grid_height: u32,
+    grid_width: u32,
+    // Rows of this launch (queries, or keys for their gradient), of `row_heads` heads.
+    row_first: u32,
+    row_end: u32,
+    row_heads: u32,
+    slice_length: u32,   // keys (or queries) of a slice
+    slices: u32,
+    rows_at: u32,        // in the side buffer
+    weights_at: u32,
+    extra_sums: u32,     // in the extra buffer: where the rows' sums begin, then dS
+    extra_ds: u32,
+    scale: f32,          // log2(e) times the factor of the scores
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(4) var<storage, read> side: array<f32>;
+@group(0) @binding(5) var<storage, read> bias: array<f32>;     // [1 or batch, 1 or heads, queries, keys], or the table
+
+const LOG2_E: f32 = 1.4426950408889634;
+const LN_2: f32 = 0.6931471805599453;
+// The score of a key that is not seen: below all others, and finite.
+const HIDDEN: f32 = -3.0e38;
+// Stands for minus infinity outside.
+const SENTINEL: f32 = -1.0e30;
+
+// The first row of a workgroup, and what it belongs to.
+struct Place { slice: u32, batch: u32, head: u32, row: u32 }
+
+// Workgroup `group`, of `rows` rows each.
+fn place(group: u32, rows: u32) -> Place {
+    let tiles = (params.row_end - params.row_first + rows - 1u) / rows;
+    let matrix = group / tiles;
+    let batch = matrix / params.row_heads;
+    return Place(batch / params.batch, batch % params.batch, matrix % params.row_heads,
+                 params.row_first + group % tiles * rows);
+}
+
+// The keys that some of `count` queries from `row` may see, within a slice: [first, end).
+fn key_range(slice: u32, row: u32, count: u32) -> vec2<u32> {
+    let slice_first = slice * params.slice_length;
+    let slice_end = min(params.keys, slice_first + params.slice_length);
+    if !WINDOW { return vec2<u32>(slice_first, slice_end); }
+    let last = i32(min(row + count, params.queries) - 1u) + params.offset + params.after;
+    let first = max(i32(row) + params.offset - params.before, i32(slice_first));
+    return vec2<u32>(u32(first), u32(clamp(last + 1, first, max(first, i32(slice_end)))));
+}
+
+// The queries that may see some of `count` keys from `row`, within a slice: [first, end).
+fn query_range(slice: u32, row: u32, count: u32) -> vec2<u32> {
+    let slice_first = slice * params.slice_length;
+    let slice_end = min(params.queries, slice_first + params.slice_length);
+    if !WINDOW { return vec2<u32>(slice_first, slice_end); }
+    let last = i32(min(row + count, params.keys) - 1u) - params.offset + params.before;
+    let first = max(i32(row) - params.offset - params.after, i32(slice_first));
+    return vec2<u32>(u32(first), u32(clamp(last + 1, first, max(first, i32(slice_end)))));
+}
+
+fn sees(query: u32, key: u32) -> bool {
+    let position = i32(query) + params.offset;
+    return !WINDOW || (i32(key) >= position - params.before && i32(key) <= position + params.after);
+}
+
+fn is_masked(batch: u32, key: u32) -> bool {
+    return MASK && side[2u * params.heads + batch * params.keys + key] == 0.0;
+}
+
+fn score_scale(head: u32) -> f32 {
+    if HEADS { return side[2u * head]; }
+    return params.scale;
+}
+
+// Factor of a query row's values: the gate of its head, or a weight of its own.
+fn row_weight(batch: u32, head: u32, query: u32) -> f32 {
+    if WEIGHTS { return side[params.weights_at + (batch * params.heads + head) * params.queries + query]; }
+    if HEADS { return side[2u * head + 1u]; }
+    return 1.0;
+}
+
+// log2(e) L and D of a query row.
+fn row_terms(batch: u32, head: u32, query: u32) -> vec2<f32> {
+    let at = params.rows_at + 2u * ((batch * params.heads + head) * params.queries + query);
+    return vec2<f32>(side[at], side[at + 1u]);
+}
+
+// The score of a visible key from the scaled product of its query and itself.
+fn add_bias(product: f32, batch: u32, head: u32, query: u32, key: u32) -> f32 {
+    if BIAS == 0u { return product; }
+    var b = 0.0;
+    if BIAS == 1u {
+        b = bias[batch * params.bias_batch + head * params.bias_head + query * params.keys + key];
+    } else if query >= params.prefix && key >= params.prefix {
+        let w = params.grid_width;
+        let i = query - params.prefix;
+        let j = key - params.prefix;
+        let down = i / w + params.grid_height - 1u - j / w;
+        let right = i % w + w - 1u - j % w;
+        b = bias[(down * (2u * w - 1u) + right) * params.heads + head];
+    }
+    return select(fma(b, LOG2_E, product), HIDDEN, b <= SENTINEL);
+}
+
+// Not every exp2 and log2 keeps NaN, and a comparison with itself may be optimised away.
+fn is_nan(value: f32) -> bool {
+    return (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// exp2(s - m), or 0 for a hidden key.
+fn weight(s: f32, m: f32) -> f32 {
+    let d = s - m;
+    return select(select(exp2(d), d, is_nan(d)), 0.0, s == HIDDEN);
+}
+
+// The same where m is known to be the log-sum-exp: at most 1 whatever was rounded.
+fn known_weight(s: f32, m: f32) -> f32 {
+    let d = s - m;
+    return select(select(exp2(select(d, 0.0, d > 0.0)), d, is_nan(d)), 0.0, s == HIDDEN);
+}
+
+// The natural log-sum-exp from the largest score and the sum of exp2(s - m).
+fn log_sum(m: f32, l: f32) -> f32 {
+    return select(select(LN_2 * (m + log2(l)), l, is_nan(l)), SENTINEL, l == 0.0);
+}

@@ -1,0 +1,83 @@
+// Random points on a mesh, near it and in a cube; point i depends on seed, step, stream and i alone.
+//
+//   the first `surface` points, then `near` of them, then the rest:
+//     on the surface   a + u (b - a) + v (c - a): a triangle by its share of the area, (u, v) uniform in it
+//     near             the same, plus sigma times a standard normal vector
+//     everywhere       low + size (u, v, w), uniform
+//   from philox(counter = [2 i and 2 i + 1, stream, step0, step1], key = [seed0, seed1]).
+//
+// Word 0 chooses the triangle: the last one whose `starts` is not above it, found by bisection. A
+// triangle's share of 2^32 is its share of the area, so that every adapter chooses the same one.
+// One invocation computes one point. Workgroup memory: 0 bytes.
+
+struct Params {
+    first_group: u32,
+    groups: u32,
+    points: u32,
+    triangles: u32,
+    surface: u32,      // points on the surface
+    near: u32,         // points near it
+    stream: u32,
+    sigma: f32,
+    low: f32,
+    size: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> state: array<u32>;             // [4]: seed0, seed1, step0, step1
+@group(0) @binding(2) var<storage, read> corners: array<vec4<u32>>;     // [triangles, 3]: xyz bits, index
+@group(0) @binding(3) var<storage, read> starts: array<u32>;            // [triangles], rising from 0
+@group(0) @binding(4) var<storage, read_write> positions: array<f32>;   // [points, 3]
+
+fn words(block: u32) -> vec4<u32> {
+    return philox4x32(vec4<u32>(block, params.stream, state[2], state[3]), vec2<u32>(state[0], state[1]));
+}
+
+fn choose(word: u32) -> u32 {
+    var low = 0u;
+    var high = params.triangles;   // starts[low] <= word < starts[high]
+    while high - low > 1u {
+        let middle = low + (high - low) / 2u;
+        if starts[middle] <= word {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+fn on_surface(w: vec4<u32>) -> vec3<f32> {
+    let at = choose(w.x);
+    let a = bitcast<vec3<f32>>(corners[3u * at].xyz);
+    let b = bitcast<vec3<f32>>(corners[3u * at + 1u].xyz);
+    let c = bitcast<vec3<f32>>(corners[3u * at + 2u].xyz);
+    // The other half of the parallelogram is turned over.
+    let over = (w.y >> 8u) + (w.z >> 8u) > 0x1000000u;
+    let u = uniform_from_bits(w.y);
+    let v = uniform_from_bits(w.z);
+    return a + select(u, 1.0 - u, over) * (b - a) + select(v, 1.0 - v, over) * (c - a);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+          @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.points {
+        return;
+    }
+    let w = words(2u * i);
+    var p = vec3<f32>(uniform_from_bits(w.x), uniform_from_bits(w.y), uniform_from_bits(w.z)) * params.size
+        + vec3<f32>(params.low);
+    if i < params.surface + params.near {
+        p = on_surface(w);
+        if i >= params.surface {
+            let more = words(2u * i + 1u);
+            p += params.sigma * vec3<f32>(normal_pair(more.x, more.y), normal_pair(more.z, more.w).x);
+        }
+    }
+    positions[3u * i] = p.x;
+    positions[3u * i + 1u] = p.y;
+    positions[3u * i + 2u] = p.z;
+}

@@ -1,0 +1,672 @@
+//! The launches that the kernels of flash attention are put together from.
+
+use super::config::{AttentionBias, AttentionConfig, AttentionVariant, Rows};
+use crate::dispatch::{
+    Capabilities, Constants, Cost, Error, Launch, Result, Shader, check_workgroup, count, read, shader, write,
+};
+
+/// The uniform block of `attention_params.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct Params {
+    batch: u32,
+    heads: u32,
+    sharing: u32,
+    queries: u32,
+    keys: u32,
+    offset: i32,
+    before: i32,
+    after: i32,
+    q: [u32; 4],
+    k: [u32; 4],
+    v: [u32; 4],
+    x: [u32; 4],
+    y: [u32; 5],
+    z: [u32; 5],
+    bias_batch: u32,
+    bias_head: u32,
+    prefix: u32,
+    grid_height: u32,
+    grid_width: u32,
+    row_first: u32,
+    row_end: u32,
+    row_heads: u32,
+    slice_length: u32,
+    slices: u32,
+    rows_at: u32,
+    weights_at: u32,
+    extra_sums: u32,
+    extra_ds: u32,
+    scale: f32,
+}
+
+/// One entry point with elements read one or four at a time.
+macro_rules! shaders {
+    ($file:literal, $entry:literal, [$($scalars:expr),*], [$($vectors:expr),*]) => {
+        [
+            shader!($file, $entry, [index, attention_params, attention_scalars], [$($scalars),*]),
+            shader!($file, $entry, [index, attention_params, attention_vectors], [$($vectors),*]),
+        ]
+    };
+}
+
+/// The entry points of one variant.
+pub(super) struct Shaders {
+    forward: [Shader; 2],
+    backward_queries: [Shader; 2],
+    backward_keys: [Shader; 2],
+}
+
+macro_rules! variant {
+    ($file:literal) => {
+        Shaders {
+            forward: shaders!(
+                $file,
+                "forward",
+                [read("q"), read("k"), read("v"), read("side"), read("bias"), write("o"), write("lse")],
+                [
+                    read("q").vec4(),
+                    read("k").vec4(),
+                    read("v").vec4(),
+                    read("side"),
+                    read("bias"),
+                    write("o").vec4(),
+                    write("lse")
+                ]
+            ),
+            backward_queries: shaders!(
+                $file,
+                "backward_queries",
+                [
+                    read("q"),
+                    read("k"),
+                    read("v"),
+                    read("side"),
+                    read("bias"),
+                    read("x"),
+                    write("dq"),
+                    write("extra")
+                ],
+                [
+                    read("q").vec4(),
+                    read("k").vec4(),
+                    read("v").vec4(),
+                    read("side"),
+                    read("bias"),
+                    read("x").vec4(),
+                    write("dq").vec4(),
+                    write("extra")
+                ]
+            ),
+            backward_keys: shaders!(
+                $file,
+                "backward_keys",
+                [
+                    read("q"),
+                    read("k"),
+                    read("v"),
+                    read("side"),
+                    read("bias"),
+                    read("x"),
+                    write("dk"),
+                    write("dv")
+                ],
+                [
+                    read("q").vec4(),
+                    read("k").vec4(),
+                    read("v").vec4(),
+                    read("side"),
+                    read("bias"),
+                    read("x").vec4(),
+                    write("dk").vec4(),
+                    write("dv").vec4()
+                ]
+            ),
+        }
+    };
+}
+
+static PLAIN: Shaders = variant!("attention/flash_attention");
+
+static PREPARE: Shader = shader!(
+    "attention/flash_terms",
+    "prepare",
+    [index, attention_params, attention_scalars],
+    [
+        read("temperature"),
+        read("head_scale"),
+        read("gate"),
+        read("key_mask"),
+        write("side_out"),
+        read("weights")
+    ]
+);
+static PREPARE_ROWS: [Shader; 2] = shaders!(
+    "attention/flash_terms",
+    "prepare_rows",
+    [read("lse_in"), read("lse_gradient"), read("v"), read("unused"), write("side_out"), read("x")],
+    [
+        read("lse_in"),
+        read("lse_gradient"),
+        read("v").vec4(),
+        read("unused"),
+        write("side_out"),
+        read("x").vec4()
+    ]
+);
+static MERGE: [Shader; 2] = shaders!(
+    "attention/flash_terms",
+    "merge",
+    [read("lse_in"), write("lse"), read("v"), read("unused"), read("unused"), write("o")],
+    [read("lse_in"), write("lse"), read("v").vec4(), read("unused"), read("unused"), write("o").vec4()]
+);
+static SUM_SLICES: [Shader; 2] = shaders!(
+    "attention/flash_terms",
+    "sum_slices",
+    [read("unused"), read("unused"), read("v"), read("unused"), read("unused"), write("o")],
+    [read("unused"), read("unused"), read("v").vec4(), read("unused"), read("unused"), write("o").vec4()]
+);
+static HEAD_SUMS: Shader = shader!(
+    "attention/flash_terms",
+    "head_sums",
+    [index, attention_params, attention_scalars],
+    [read("extra"), write("sums_out")]
+);
+static HEAD_GRADIENTS: Shader = shader!(
+    "attention/flash_terms",
+    "head_gradients",
+    [index, attention_params, attention_scalars],
+    [read("temperature"), read("head_scale"), read("sums_in"), write("gradient")]
+);
+static BIAS_GRADIENT: Shader = shader!(
+    "attention/flash_terms",
+    "bias_gradient",
+    [index, attention_params, attention_scalars],
+    [read("extra"), write("dbias"), read("unused"), read("side")]
+);
+static TABLE_GRADIENT: Shader = shader!(
+    "attention/flash_terms",
+    "table_gradient",
+    [index, attention_params, attention_scalars],
+    [read("extra"), write("dbias"), read("unused"), read("side")]
+);
+
+/// Keys (or queries) that are worth a slice of their own, and the most that one workgroup walks through.
+const SHORTEST_SLICE: u32 = 256;
+const LONGEST_SLICE: u32 = 1 << 16;
+/// Elements of dS that are kept at a time for the gradient of the bias.
+const CHUNK: u64 = 1 << 22;
+
+/// What the passes have in common: the checked configuration and what follows from it.
+pub(super) struct Pass<'a> {
+    pub config: &'a AttentionConfig,
+    caps: &'a Capabilities,
+    pub variant: AttentionVariant,
+    /// Where the tensors lie; `x` and `o` alike.
+    pub q: Rows,
+    pub k: Rows,
+    pub v: Rows,
+    pub x: Rows,
+    /// The query rows have weights of their own.
+    pub weights: bool,
+    /// Products that the forward pass of this kind needs, for the plan's `SUMS`.
+    pub sums: bool,
+}
+
+/// What varies between the launches of one entry point.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Flags {
+    pub known: bool,
+    pub values: bool,
+    pub keys: bool,
+    pub sums: bool,
+    pub write_ds: bool,
+}
+
+/// The same for the launches around them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Terms {
+    terms: bool,
+    values: bool,
+    what: u32,
+}
+
+/// Slices of a sum, and how long each is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slices {
+    pub count: u32,
+    length: u32,
+}
+
+impl AttentionVariant {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+        }
+    }
+
+    /// Query rows of a workgroup (key rows for their gradient).
+    fn rows(self) -> u32 {
+        match self {
+            Self::Plain => 64,
+        }
+    }
+
+    fn shaders(self) -> &'static Shaders {
+        match self {
+            Self::Plain => &PLAIN,
+        }
+    }
+
+    fn check(self, config: &AttentionConfig, caps: &Capabilities) -> Result<()> {
+        let _ = config;
+        match self {
+            Self::Plain => check_workgroup("flash_attention", 64, 0, caps),
+        }
+    }
+
+    /// The one asked for, or the best that the device can run.
+    fn resolve(config: &AttentionConfig, caps: &Capabilities) -> Result<Self> {
+        match config.variant {
+            Some(variant) => variant.check(config, caps).map(|()| variant),
+            None => Self::Plain.check(config, caps).map(|()| Self::Plain),
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    pub fn new(config: &'a AttentionConfig, caps: &'a Capabilities, weights: bool) -> Result<Self> {
+        config.check()?;
+        if config.half && !caps.f16 {
+            return Err(Error::FeatureMissing { what: "flash_attention", feature: "SHADER_F16" });
+        }
+        let pass = Self {
+            config,
+            caps,
+            variant: AttentionVariant::resolve(config, caps)?,
+            q: config.q()?,
+            k: config.k()?,
+            v: config.v()?,
+            x: config.o()?,
+            weights,
+            sums: config.temperature || config.head_scale || config.gate,
+        };
+        count("side buffer", &[pass.side_words_checked()?])?;
+        Ok(pass)
+    }
+
+    /// Whether there is anything to prepare before the rows.
+    pub fn has_side(&self) -> bool {
+        self.sums || self.config.key_mask || self.weights
+    }
+
+    fn mask_words(&self) -> u64 {
+        if self.config.key_mask { u64::from(self.config.batch) * u64::from(self.config.keys) } else { 0 }
+    }
+
+    fn rows_at(&self) -> u64 {
+        2 * u64::from(self.config.heads) + self.mask_words()
+    }
+
+    fn weights_at(&self) -> u64 {
+        self.rows_at() + 2 * self.config.lse_count()
+    }
+
+    /// Words of the side buffer.
+    pub fn side_words(&self) -> u64 {
+        self.weights_at() + if self.weights { self.config.lse_count() } else { 0 }
+    }
+
+    fn side_words_checked(&self) -> Result<u32> {
+        let words = self.side_words();
+        u32::try_from(words).map_err(|_| Error::IndexOverflow { what: "side buffer", elements: words })
+    }
+
+    /// 1 where every row of the tensors is made of whole vec4s.
+    fn even(&self) -> usize {
+        let Self { config, q, k, v, x, .. } = self;
+        let rows = [q, k, v, x].iter().all(|rows| rows.is_even());
+        let widths = config.head_dim.is_multiple_of(4) && config.value_dim().is_multiple_of(4);
+        // A binding is at least 16 bytes.
+        let pairs = !config.half || [q, k, v].iter().all(|rows| rows.end >= 8);
+        usize::from(rows && widths && pairs)
+    }
+
+    fn params(&self) -> Params {
+        let AttentionConfig { batch, heads, queries, keys, bias, .. } = *self.config;
+        let (before, after) = self.config.reach();
+        let place = |rows: &Rows| [rows.first, rows.batch, rows.head, rows.row];
+        let matrix = queries.wrapping_mul(keys);
+        let (bias_batch, bias_head) = match bias {
+            AttentionBias::Dense { share_batch, share_heads } => {
+                let head = if share_heads { 0 } else { matrix };
+                let all = if share_heads { matrix } else { matrix.wrapping_mul(heads) };
+                (if share_batch { 0 } else { all }, head)
+            }
+            _ => (0, 0),
+        };
+        let (prefix, grid_height, grid_width) = match bias {
+            AttentionBias::Table { prefix, height, width } => (prefix, height, width),
+            _ => (0, 1, 1),
+        };
+        Params {
+            batch,
+            heads,
+            sharing: heads / self.config.kv_heads(),
+            queries,
+            keys,
+            offset: keys as i32 - queries as i32,
+            before: before as i32,
+            after: after as i32,
+            q: place(&self.q),
+            k: place(&self.k),
+            v: place(&self.v),
+            x: place(&self.x),
+            bias_batch,
+            bias_head,
+            prefix,
+            grid_height,
+            grid_width,
+            row_end: queries,
+            row_heads: heads,
+            slice_length: keys,
+            slices: 1,
+            rows_at: self.rows_at() as u32,
+            weights_at: self.weights_at() as u32,
+            scale: self.config.scale() * std::f32::consts::LOG2_E,
+            ..Params::default()
+        }
+    }
+
+    fn constants(&self, flags: Flags) -> Constants {
+        let config = self.config;
+        let bias = match config.bias {
+            AttentionBias::None => 0,
+            AttentionBias::Dense { .. } => 1,
+            AttentionBias::Table { .. } => 2,
+        };
+        Constants::new()
+            .float("Storage", config.half)
+            .u32("D", config.head_dim)
+            .u32("D4", config.head_dim.div_ceil(4))
+            .u32("DV", config.value_dim())
+            .u32("DV4", config.value_dim().div_ceil(4))
+            .u32("BIAS", bias)
+            .bool("WINDOW", config.has_window())
+            .bool("MASK", config.key_mask)
+            .bool("HEADS", self.sums)
+            .bool("WEIGHTS", self.weights)
+            .bool("KNOWN", flags.known)
+            .bool("VALUES", flags.values)
+            .bool("KEYS", flags.keys)
+            .bool("SUMS", flags.sums)
+            .bool("WRITE_DS", flags.write_ds)
+    }
+
+    /// Constants of the launches around the passes, whose "values" are f32 rows of `width`.
+    fn terms(&self, width: u32, terms: Terms) -> Constants {
+        Constants::new()
+            .alias("Storage", "f32")
+            .u32("D", self.config.head_dim)
+            .u32("D4", self.config.head_dim.div_ceil(4))
+            .u32("DV", width)
+            .u32("DV4", width.div_ceil(4))
+            .u32("BIAS", 0)
+            .bool("WINDOW", self.config.has_window())
+            .bool("MASK", self.config.key_mask)
+            .bool("HEADS", self.sums)
+            .bool("WEIGHTS", self.weights)
+            .bool("TEMPERATURE", self.config.temperature)
+            .bool("HEAD_SCALE", self.config.head_scale)
+            .bool("GATE", self.config.gate)
+            .bool("TERMS", terms.terms)
+            .bool("LSE_GRADIENT", terms.terms && self.config.lse_gradient)
+            .bool("VALUES", terms.values)
+            .u32("WHAT", terms.what)
+    }
+
+    /// How the sum over `length` tokens is cut for `rows` rows of `heads` heads.
+    pub fn slices(&self, heads: u32, rows: u32, length: u32) -> Slices {
+        let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(self.groups(rows));
+        let busy: u64 = if self.caps.cpu { 8 } else { 512 };
+        let wanted = busy.div_ceil(groups).min(length.div_ceil(SHORTEST_SLICE).into()) as u32;
+        let wanted = self.config.slices.unwrap_or(wanted.max(length.div_ceil(LONGEST_SLICE)));
+        // Rounding a slice up may leave none for the last ones.
+        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(self.variant.rows());
+        Slices { count: length.div_ceil(length_each), length: length_each }
+    }
+
+    fn groups(&self, rows: u32) -> u32 {
+        rows.div_ceil(self.variant.rows())
+    }
+
+    /// Words of `slices` dense results of `heads` heads of `rows` rows of `width`; 0 for one slice.
+    pub fn partial_words(&self, slices: Slices, heads: u32, rows: u32, width: u32) -> Result<u64> {
+        if slices.count == 1 {
+            return Ok(0);
+        }
+        let words = count("slices", &[slices.count, self.config.batch, heads, rows, width])?;
+        Ok(words.into())
+    }
+
+    /// Results in `at`, or dense ones for each slice.
+    fn result(&self, slices: Slices, at: Rows, heads: u32, rows: u32, width: u32) -> Result<[u32; 5]> {
+        if slices.count == 1 {
+            return Ok([0, at.first, at.batch, at.head, at.row]);
+        }
+        self.partial_words(slices, heads, rows, width)?;
+        let dense = Rows::dense("slices", [self.config.batch, heads, rows, width])?;
+        Ok([self.config.batch * heads * rows * width, 0, dense.batch, dense.head, dense.row])
+    }
+
+    /// Multiply-adds of a product with rows of `width`.
+    fn products(&self, width: u32) -> u64 {
+        let matrices = u64::from(self.config.batch) * u64::from(self.config.heads);
+        matrices.saturating_mul(self.config.pairs()).saturating_mul(width.into())
+    }
+
+    /// Bytes of queries, keys and values.
+    fn inputs(&self) -> u64 {
+        let config = self.config;
+        let (d, dv) = (u64::from(config.head_dim), u64::from(config.value_dim()));
+        let keys = u64::from(config.kv_heads()) * u64::from(config.keys) * (d + dv);
+        let queries = u64::from(config.heads) * u64::from(config.queries) * d;
+        u64::from(config.batch) * (keys + queries) * if config.half { 2 } else { 4 }
+    }
+
+    /// Bytes of the output.
+    fn outputs(&self) -> u64 {
+        4 * self.config.lse_count() * u64::from(self.config.value_dim())
+    }
+
+    pub fn prepare(&self) -> Result<Launch> {
+        let count = u64::from(self.config.heads).max(self.mask_words()).max(if self.weights {
+            self.config.lse_count()
+        } else {
+            0
+        });
+        check_workgroup("flash_attention", 256, 0, self.caps)?;
+        let constants = self.terms(self.config.value_dim(), Terms::default());
+        Launch::new(
+            &PREPARE,
+            constants,
+            &self.params(),
+            count.div_ceil(256),
+            self.caps,
+            Cost::new(0, 8 * count),
+        )
+    }
+
+    /// L of the query rows and, with `terms`, D.
+    pub fn prepare_rows(&self, terms: bool) -> Result<Launch> {
+        let place = [self.x.first, self.x.batch, self.x.head, self.x.row];
+        let params = Params { v: place, ..self.params() };
+        let constants = self.terms(self.config.value_dim(), Terms { terms, ..Terms::default() });
+        let rows = self.config.lse_count();
+        let bytes = 8 * rows + if terms { 2 * self.outputs() } else { 0 };
+        let cost = Cost::new(if terms { self.outputs() / 2 } else { 0 }, bytes);
+        Launch::new(&PREPARE_ROWS[self.even()], constants, &params, rows.div_ceil(64), self.caps, cost)
+    }
+
+    pub fn forward(&self, slices: Slices, flags: Flags) -> Result<Launch> {
+        let AttentionConfig { batch, heads, queries, .. } = *self.config;
+        let dv = self.config.value_dim();
+        let params = Params {
+            y: self.result(slices, self.x, heads, queries, dv)?,
+            slices: slices.count,
+            slice_length: slices.length,
+            ..self.params()
+        };
+        let groups =
+            u64::from(slices.count) * u64::from(batch) * u64::from(heads) * u64::from(self.groups(queries));
+        let flops = self.products(self.config.head_dim) + if flags.values { self.products(dv) } else { 0 };
+        let cost = Cost::new(flops.saturating_mul(2), self.inputs() + self.outputs());
+        let shader = &self.variant.shaders().forward[self.even()];
+        Launch::new(shader, self.constants(flags), &params, groups, self.caps, cost)
+    }
+
+    /// The output and the log-sum-exp from those of the slices.
+    pub fn merge(&self, slices: Slices, values: bool) -> Result<Launch> {
+        let params = Params {
+            y: [0, self.x.first, self.x.batch, self.x.head, self.x.row],
+            slices: slices.count,
+            ..self.params()
+        };
+        let blocks = self.config.lse_count() * u64::from(self.config.value_dim().div_ceil(4));
+        let constants = self.terms(self.config.value_dim(), Terms { values, ..Terms::default() });
+        let cost = Cost::new(0, self.outputs() * u64::from(slices.count + 1));
+        Launch::new(&MERGE[self.even()], constants, &params, blocks.div_ceil(64), self.caps, cost)
+    }
+
+    /// The sum of the slices' results into `at`: rows of `width`.
+    pub fn sum_slices(&self, slices: Slices, at: Rows, heads: u32, rows: u32, width: u32) -> Result<Launch> {
+        let params = Params {
+            y: [0, at.first, at.batch, at.head, at.row],
+            slices: slices.count,
+            row_heads: heads,
+            row_end: rows,
+            ..self.params()
+        };
+        let row_count = u64::from(self.config.batch) * u64::from(heads) * u64::from(rows);
+        let blocks = row_count * u64::from(width.div_ceil(4));
+        let cost = Cost::new(0, row_count * 4 * u64::from(width) * u64::from(slices.count + 1));
+        let constants = self.terms(width, Terms::default());
+        Launch::new(&SUM_SLICES[self.even()], constants, &params, blocks.div_ceil(64), self.caps, cost)
+    }
+
+    /// Query rows whose dS is kept at a time: all, unless there is a gradient of the bias.
+    pub fn chunk(&self) -> u32 {
+        if !self.config.bias_gradient {
+            return self.config.queries;
+        }
+        let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
+        let rows = (CHUNK / row).max(1).next_multiple_of(self.variant.rows().into());
+        rows.min(self.config.queries.into()) as u32
+    }
+
+    /// Words of the extra buffer before dS, and with it.
+    fn extra(&self, slices: Slices) -> Result<(u64, u64)> {
+        let sums = if self.sums { 2 * u64::from(slices.count) * self.config.lse_count() } else { 0 };
+        let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
+        let ds = if self.config.bias_gradient { row.saturating_mul(self.chunk().into()) } else { 0 };
+        let all = sums.saturating_add(ds);
+        if all > u32::MAX.into() {
+            return Err(Error::IndexOverflow { what: "dS", elements: all });
+        }
+        Ok((sums, all))
+    }
+
+    pub fn extra_words(&self, slices: Slices) -> Result<u64> {
+        Ok(self.extra(slices)?.1)
+    }
+
+    /// The gradient of the query rows `[first, end)`.
+    pub fn backward_queries(&self, slices: Slices, first: u32, end: u32) -> Result<Launch> {
+        let AttentionConfig { batch, heads, queries, head_dim, .. } = *self.config;
+        let params = Params {
+            y: self.result(slices, self.q, heads, queries, head_dim)?,
+            slices: slices.count,
+            slice_length: slices.length,
+            row_first: first,
+            row_end: end,
+            extra_sums: 0,
+            extra_ds: self.extra(slices)?.0 as u32,
+            ..self.params()
+        };
+        let groups = u64::from(slices.count)
+            * u64::from(batch)
+            * u64::from(heads)
+            * u64::from(self.groups(end - first));
+        let flags =
+            Flags { sums: self.sums, write_ds: self.config.bias_gradient, values: true, ..Flags::default() };
+        // Of five products backwards, the two that both passes compute count half in each.
+        let all = 3 * self.products(head_dim) + self.products(self.config.value_dim());
+        let share = |n: u64| (u128::from(n) * u128::from(end - first) / u128::from(queries)) as u64;
+        let cost = Cost::new(share(all), share(self.inputs() + 2 * self.outputs()));
+        let shader = &self.variant.shaders().backward_queries[self.even()];
+        Launch::new(shader, self.constants(flags), &params, groups, self.caps, cost)
+    }
+
+    /// The gradients of keys (`keys`) and values (`values`).
+    pub fn backward_keys(&self, slices: Slices, flags: Flags) -> Result<Launch> {
+        let AttentionConfig { batch, keys, head_dim, .. } = *self.config;
+        let (heads, dv) = (self.config.kv_heads(), self.config.value_dim());
+        let params = Params {
+            y: self.result(slices, self.k, heads, keys, head_dim)?,
+            z: self.result(slices, self.v, heads, keys, dv)?,
+            slices: slices.count,
+            slice_length: slices.length,
+            row_end: keys,
+            row_heads: heads,
+            ..self.params()
+        };
+        let groups =
+            u64::from(slices.count) * u64::from(batch) * u64::from(heads) * u64::from(self.groups(keys));
+        let (d, dv) = (self.products(head_dim), self.products(dv));
+        let flops = match (flags.keys, flags.values) {
+            (true, true) => 3 * d + 3 * dv,
+            (true, false) => 4 * d + 2 * dv,
+            _ => 2 * d + 2 * dv,
+        };
+        let cost = Cost::new(flops, 2 * self.inputs() + 2 * self.outputs());
+        let shader = &self.variant.shaders().backward_keys[self.even()];
+        Launch::new(shader, self.constants(flags), &params, groups, self.caps, cost)
+    }
+
+    /// The gradient of the bias from dS of the query rows `[first, end)`.
+    pub fn bias_gradient(&self, slices: Slices, first: u32, end: u32) -> Result<Launch> {
+        let params = Params {
+            row_first: first,
+            row_end: end,
+            extra_ds: self.extra(slices)?.0 as u32,
+            ..self.params()
+        };
+        let rows = u64::from(end - first);
+        let (shader, count) = match self.config.bias {
+            AttentionBias::Table { .. } => (&TABLE_GRADIENT, self.config.bias_count()),
+            _ => (&BIAS_GRADIENT, self.config.bias_count() / u64::from(self.config.queries) * rows),
+        };
+        let all =
+            u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys) * rows;
+        let cost = Cost::new(all, 4 * (all + count));
+        let constants = self.terms(self.config.value_dim(), Terms::default());
+        Launch::new(shader, constants, &params, count.div_ceil(64), self.caps, cost)
+    }
+
+    /// Sums over the rows of each head.
+    pub fn head_sums(&self, slices: Slices) -> Result<Launch> {
+        check_workgroup("flash_attention", 256, 2048, self.caps)?;
+        let params = Params { slices: slices.count, ..self.params() };
+        let constants = self.terms(self.config.value_dim(), Terms::default());
+        let cost = Cost::new(0, 8 * u64::from(slices.count) * self.config.lse_count());
+        Launch::new(&HEAD_SUMS, constants, &params, self.config.heads.into(), self.caps, cost)
+    }
+
+    /// The gradient of the temperature (0), the head scales (1) or the gates (2).
+    pub fn head_gradients(&self, what: u32) -> Result<Launch> {
+        let groups = if what == 0 { 1 } else { u64::from(self.config.heads).div_ceil(64) };
+        let constants = self.terms(self.config.value_dim(), Terms { what, ..Terms::default() });
+        let cost = Cost::new(0, 8 * u64::from(self.config.heads));
+        Launch::new(&HEAD_GRADIENTS, constants, &self.params(), groups, self.caps, cost)
+    }
+}

@@ -1,0 +1,207 @@
+//! Signed distances to a triangle mesh (`shaders/radial/mesh_distance.wgsl`).
+
+use crate::dispatch::{
+    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Shader,
+    check_config, check_workgroup, count, kernel, read, shader, write,
+};
+
+/// How inside and outside are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum MeshSign {
+    /// Not at all: distances are 0 or above.
+    None,
+    /// By the generalised winding number (Jacobson et al. 2013), a node of the tree counting as one dipole
+    /// for points farther away than `beta` times its radius (Barill et al. 2018, order 1).
+    Approximate {
+        /// Accuracy, above 0; the paper's is 2. The error falls about with `beta^-3`.
+        beta: f32,
+    },
+    /// By the same number, summed over all triangles.
+    #[default]
+    Exact,
+}
+
+/// How the triangles are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeshDistanceVariant {
+    /// Through the tree.
+    Bvh,
+    /// All triangles for every point.
+    BruteForce,
+}
+
+/// Distances from `points` points to the triangles of a [`MeshBvh`](super::MeshBvh).
+///
+/// The distance is exact to rounding: its error is a few units of the distance plus the size of the
+/// triangles. A point counts as inside where `|winding| > 1/2`, whichever way the triangles are
+/// oriented. For a closed mesh the number is 0 or 1 but on the surface; for an open one, or one that
+/// cuts itself, it is what is left of a solid angle, and a sign is doubtful where it is near 1/2.
+/// Coordinates of points up to 1e18; those that are not finite give NaN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeshDistanceConfig {
+    /// Points, at least 1.
+    pub points: u32,
+    /// Triangles of the tree.
+    pub triangles: u32,
+    /// Leaves of the tree.
+    pub leaves: u32,
+    /// Whether there is a sign, and where it comes from.
+    pub sign: MeshSign,
+    /// `None`: through the tree.
+    pub variant: Option<MeshDistanceVariant>,
+}
+
+const WORKGROUP: u32 = 64;
+
+static WINDING: Shader = shader!(
+    "radial/mesh_distance",
+    "winding",
+    [index, arctangent],
+    [read("positions"), read("corners").vec4(), read("dipoles").vec4(), write("winding_out")]
+);
+static TO_MESH: Shader = shader!(
+    "radial/mesh_distance",
+    "to_mesh",
+    [index, arctangent],
+    [
+        read("positions"),
+        read("corners").vec4(),
+        read("boxes").vec4(),
+        write("distances"),
+        write("gradients"),
+        write("nearest")
+    ]
+);
+static TO_MESH_SIGNED: Shader = shader!(
+    "radial/mesh_distance",
+    "to_mesh_signed",
+    [index, arctangent],
+    [
+        read("positions"),
+        read("corners").vec4(),
+        read("boxes").vec4(),
+        read("winding_in"),
+        write("distance_signed"),
+        write("gradient_signed"),
+        write("nearest_signed")
+    ]
+);
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    points: u32,
+    triangles: u32,
+    leaves: u32,
+    leaf_triangles: u32,
+    long_leaves: u32,
+    beta: f32,
+}
+
+kernel! {
+    /// Distances to a mesh.
+    MeshDistance, MeshDistanceConfig
+}
+
+/// Buffers of [`MeshDistance`].
+#[derive(Debug, Clone, Copy)]
+pub struct MeshDistanceArgs<'a> {
+    /// Points, `[points, 3]`.
+    pub positions: BufferView<'a>,
+    /// [`MeshBuffers::corners`](super::MeshBuffers::corners).
+    pub corners: BufferView<'a>,
+    /// [`MeshBuffers::boxes`](super::MeshBuffers::boxes).
+    pub boxes: BufferView<'a>,
+    /// [`MeshBuffers::dipoles`](super::MeshBuffers::dipoles).
+    pub dipoles: BufferView<'a>,
+    /// Output, `[points]`: the winding number. Must be there if there is a sign.
+    pub winding: Option<BufferView<'a>>,
+    /// Output, `[points]`: the distance, negative inside.
+    pub distance: BufferView<'a>,
+    /// Output, `[points, 3]`: the gradient of the distance, a unit vector; 0 on the surface.
+    pub gradient: BufferView<'a>,
+    /// Output, u32 `[points]`: the index of a nearest triangle. Where several are equally near it is any of
+    /// them, the same in every run. `u32::MAX` where the position is not finite.
+    pub nearest: BufferView<'a>,
+}
+
+impl MeshDistance {
+    /// One invocation a point: the winding numbers first, then the distances.
+    pub fn plan(config: &MeshDistanceConfig, caps: &Capabilities) -> Result<Plan> {
+        let MeshDistanceConfig { points, triangles, leaves, sign, variant } = *config;
+        check_config(points > 0, "points", "at least 1", points)?;
+        check_config(triangles > 0, "triangles", "at least 1", triangles)?;
+        let fits = leaves.is_power_of_two() && leaves <= triangles && leaves < 1 << 30;
+        check_config(fits, "leaves", "a power of two, at most the number of triangles", leaves)?;
+        count("positions", &[points, 3])?;
+        count("corners", &[triangles, 12])?;
+        check_workgroup("mesh_distance", WORKGROUP, 0, caps)?;
+        let beta = match sign {
+            MeshSign::Approximate { beta } => beta,
+            _ => 1.0,
+        };
+        check_config(beta > 0.0 && beta < 1e9, "beta", "above 0 and below 1e9", beta)?;
+        let brute = variant == Some(MeshDistanceVariant::BruteForce);
+        let exact = brute || !matches!(sign, MeshSign::Approximate { .. });
+        let constants =
+            Constants::new().u32("WORKGROUP", WORKGROUP).bool("BRUTE_FORCE", brute).bool("EXACT", exact);
+        let params = Params {
+            points,
+            triangles,
+            leaves,
+            leaf_triangles: triangles / leaves,
+            long_leaves: triangles % leaves,
+            beta,
+        };
+        // The least: two boxes a level and one leaf; for the sign a dipole a level. 17 operations a box
+        // and 120 a triangle, 20 a dipole and 80 a solid angle.
+        let (levels, all) = (u64::from(leaves.ilog2()), u64::from(triangles));
+        let leaf = all.div_ceil(leaves.into());
+        let search = if brute { all * 120 } else { levels * 34 + leaf * 120 };
+        let angles = if exact { all * 80 } else { levels * 20 + leaf * 80 };
+        let tree = 48 * all + 64 * u64::from(leaves);
+        let cost = |flops: u64, words: u64| {
+            Cost::new(u64::from(points) * flops, u64::from(points) * words * 4 + tree)
+        };
+        let groups = u64::from(points.div_ceil(WORKGROUP));
+        let launch = |shader, cost| Launch::new(shader, constants.clone(), &params, groups, caps, cost);
+        let launches = if sign == MeshSign::None {
+            vec![launch(&TO_MESH, cost(search, 8))?]
+        } else {
+            vec![launch(&WINDING, cost(angles, 4))?, launch(&TO_MESH_SIGNED, cost(search, 9))?]
+        };
+        let variant = if brute { "brute force" } else { "bvh" };
+        Ok(Plan { variant, launches, scratch: Vec::new() })
+    }
+}
+
+impl Kernel for MeshDistance {
+    type Args<'a> = MeshDistanceArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let MeshDistanceConfig { points, triangles, leaves, sign, .. } = self.config;
+        let points = u64::from(points);
+        let positions = Arg::words("positions", args.positions, points * 3);
+        let corners = Arg::words("corners", args.corners, u64::from(triangles) * 12);
+        let nodes = u64::from(leaves) * 16;
+        let boxes = Arg::words("boxes", args.boxes, nodes);
+        let dipoles = Arg::words("dipoles", args.dipoles, nodes);
+        let outputs = [
+            Arg::words("distance", args.distance, points),
+            Arg::words("gradient", args.gradient, points * 3),
+            Arg::words("nearest", args.nearest, points),
+        ];
+        let [distance, gradient, nearest] = outputs;
+        if sign == MeshSign::None {
+            let all = [positions, corners, boxes, distance, gradient, nearest];
+            return Ok(Recording::single(self.context.bind(&self.plan.launches[0], &all)?));
+        }
+        check_config(args.winding.is_some(), "winding", "a buffer if there is a sign", "None")?;
+        let winding = Arg::words("winding", args.winding.unwrap_or(args.distance), points);
+        let first = [positions, corners, dipoles, winding];
+        let mut recording = Recording::single(self.context.bind(&self.plan.launches[0], &first)?);
+        let second = [positions, corners, boxes, winding, distance, gradient, nearest];
+        recording.push(self.context.bind(&self.plan.launches[1], &second)?);
+        Ok(recording)
+    }
+}
