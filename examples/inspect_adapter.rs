@@ -34,6 +34,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let network = FusedMlpConfig { points: 1 << 16, ..Default::default() };
     let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
     let grid = GridEncodingConfig { points: 1 << 16, ..Default::default() };
+    let nearest =
+        NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
+    let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
     vec![
         ("dense/activation", ActivationForward::plan(&activation, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
@@ -42,9 +45,11 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("dense/reduce", ReduceForward::plan(&reduce, caps)),
         ("dense/sort", Sort::plan(&sort, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
+        ("radial/centre_initialisation", CentreInitialisation::plan(&centres, caps)),
         ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
         ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),
         ("radial/grid_encoding, to the input", GridEncodingBackwardInput::plan(&grid, caps)),
+        ("radial/nearest_neighbours", NearestNeighbours::plan(&nearest, caps)),
         ("radial/fused_mlp", FusedMlpForward::plan(&network, caps)),
         ("radial/fused_mlp, backward", FusedMlpBackward::plan(&network, caps)),
     ]

@@ -133,7 +133,7 @@ fn case(config: NearestConfig, what: &str, points: Vec<f32>, centres: Vec<f32>) 
 /// Some points among the centres, some on them, some far out, some not finite.
 fn queries(layout: Layout, dims: usize, n: u32, centres: &[f32], random: &mut Random) -> Vec<f32> {
     let m = (centres.len() / dims) as u32;
-    let mut query = |i: u32| match i % 11 {
+    let query = |i: u32| match i % 11 {
         1 | 6 => {
             let at = random.below(m) as usize * dims;
             centres[at..at + dims].to_vec()
@@ -148,7 +148,7 @@ fn queries(layout: Layout, dims: usize, n: u32, centres: &[f32], random: &mut Ra
         }
         _ => place(layout, dims, 0, random),
     };
-    (0..n).flat_map(|i| query(i)).collect()
+    (0..n).flat_map(query).collect()
 }
 
 fn lattice_case(cells: &[u32], k: u32, n: u32, random: &mut Random) -> Case {
