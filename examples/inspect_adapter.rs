@@ -49,6 +49,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     };
     let transport = TransportConfig { tokens: 1024, experts: 16, nonzeros: 64, gamma: 1.0 };
     let transport = TransportSolveConfig { transport, ..Default::default() };
+    let nearest =
+        NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
+    let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
     vec![
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
         ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
@@ -63,9 +66,11 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("dense/sort", Sort::plan(&sort, caps)),
         ("dense/softmax", SoftmaxForward::plan(&softmax, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
+        ("radial/centre_initialisation", CentreInitialisation::plan(&centres, caps)),
         ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
         ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),
         ("radial/grid_encoding, to the input", GridEncodingBackwardInput::plan(&grid, caps)),
+        ("radial/nearest_neighbours", NearestNeighbours::plan(&nearest, caps)),
         ("radial/fused_mlp", FusedMlpForward::plan(&network, caps)),
         ("radial/fused_mlp, backward", FusedMlpBackward::plan(&network, caps)),
     ]
