@@ -24,4 +24,10 @@ pub const KERNELS: &[crate::Entry] = &[
     ("attention/rotary", rotary::bench),
     ("attention/token_select", token_select::bench),
     ("attention/transport", transport::bench),
+mod small_attention;
+mod window_attention;
+
+pub const KERNELS: &[crate::Entry] = &[
+    ("attention/small_attention", small_attention::bench),
+    ("attention/window_attention", window_attention::bench),
 ];

@@ -303,7 +303,7 @@ pub fn cases() -> Vec<Case> {
     let mut random = Random::new(47);
     let mut cases = Vec::new();
     let base = WindowAttentionConfig::default();
-    for &variant in VARIANTS {
+    for variant in VARIANTS {
         let base = WindowAttentionConfig { variant: Some(variant), ..base };
         for (batch, grid, window, shift, heads, head_dim, table) in [
             // One window; padding and a shift that is taken as 0; whole windows.
