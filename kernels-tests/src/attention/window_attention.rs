@@ -63,7 +63,7 @@ fn windows(config: &WindowAttentionConfig, first: usize) -> Vec<Vec<(Cell, usize
     let mut regions: Grid<usize> = vec![vec![vec![0; padded[2]]; padded[1]]; padded[0]];
     let slices = |axis: usize| {
         let (p, w, s) = (padded[axis], window[axis], shift[axis]);
-        if s == 0 { vec![0..p] } else { vec![0..p - w, p - w..p - s, p - s..p] }
+        if s == 0 { std::iter::once(0..p).collect() } else { vec![0..p - w, p - w..p - s, p - s..p] }
     };
     let mut count = 0;
     for xs in slices(0) {
