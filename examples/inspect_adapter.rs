@@ -34,8 +34,11 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let network = FusedMlpConfig { points: 1 << 16, ..Default::default() };
     let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
     let grid = GridEncodingConfig { points: 1 << 16, ..Default::default() };
+    let norm = LayerNormConfig { rows: 4096, width: 256, residual: true, ..Default::default() };
     vec![
         ("dense/activation", ActivationForward::plan(&activation, caps)),
+        ("dense/layer_norm", LayerNormForward::plan(&norm, caps)),
+        ("dense/layer_norm, backward", LayerNormBackward::plan(&norm, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
         ("dense/linear", LinearForward::plan(&linear, caps)),
         ("dense/linear, backward", LinearBackward::plan(&linear, caps)),
