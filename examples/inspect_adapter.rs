@@ -52,6 +52,7 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let nearest =
         NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
     let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
+    let norm = LayerNormConfig { rows: 4096, width: 256, residual: true, ..Default::default() };
     vec![
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
         ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
@@ -59,6 +60,8 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("attention/query_pool, backward", QueryPoolBackward::plan(&pool, caps)),
         ("attention/transport", TransportSolve::plan(&transport, caps)),
         ("dense/activation", ActivationForward::plan(&activation, caps)),
+        ("dense/layer_norm", LayerNormForward::plan(&norm, caps)),
+        ("dense/layer_norm, backward", LayerNormBackward::plan(&norm, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
         ("dense/linear", LinearForward::plan(&linear, caps)),
         ("dense/linear, backward", LinearBackward::plan(&linear, caps)),
