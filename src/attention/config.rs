@@ -55,6 +55,8 @@ pub enum AttentionBias {
 pub enum AttentionVariant {
     /// A row an invocation; needs nothing. The oracle of the others.
     Plain,
+    /// For CPU adapters: 32 rows a subgroup, what they share by shuffles. Needs subgroups of 8.
+    Subgroup,
 }
 
 /// Attention `O = g softmax(scale beta / T Q K^T + bias) V` of `heads` heads.

@@ -164,7 +164,8 @@ pub struct FlashAttentionForwardArgs<'a> {
 }
 
 /// Of the forward pass.
-const FORWARD: Flags = Flags { known: false, values: true, keys: false, sums: false, write_ds: false };
+const FORWARD: Flags =
+    Flags { known: false, values: true, keys: false, sums: false, write_ds: false, transposed: false };
 
 fn forward_slices(pass: &Pass<'_>) -> Slices {
     let config = pass.config;
@@ -275,7 +276,8 @@ pub struct FlashAttentionBackwardArgs<'a> {
 }
 
 /// Of the gradients of keys and values.
-const KEYS: Flags = Flags { known: false, values: true, keys: true, sums: false, write_ds: false };
+const KEYS: Flags =
+    Flags { known: false, values: true, keys: true, sums: false, write_ds: false, transposed: true };
 
 /// Slices of the sums over keys and over queries.
 fn backward_slices(pass: &Pass<'_>) -> [Slices; 2] {
@@ -404,7 +406,7 @@ impl Kernel for FlashAttentionBackward {
             push(&[none, none, partial, none, none, dq])?;
         }
         let (to_k, to_v) = if over_queries.count > 1 { (partial, partial_v) } else { (dk, dv) };
-        push(&[q, k, v, side, inputs.bias(), x, to_k, to_v])?;
+        push(&[k, q, x, side, inputs.bias(), v, to_k, to_v])?;
         if over_queries.count > 1 {
             push(&[none, none, partial, none, none, dk])?;
             push(&[none, none, partial_v, none, none, dv])?;

@@ -17,10 +17,10 @@ pub(super) struct Params {
     offset: i32,
     before: i32,
     after: i32,
-    q: [u32; 4],
-    k: [u32; 4],
-    v: [u32; 4],
-    x: [u32; 4],
+    own: [u32; 4],
+    other: [u32; 4],
+    other_values: [u32; 4],
+    own_values: [u32; 4],
     y: [u32; 5],
     z: [u32; 5],
     bias_batch: u32,
@@ -63,70 +63,65 @@ macro_rules! variant {
             forward: shaders!(
                 $file,
                 "forward",
-                [read("q"), read("k"), read("v"), read("side"), read("bias"), write("o"), write("lse")],
                 [
-                    read("q").vec4(),
-                    read("k").vec4(),
-                    read("v").vec4(),
+                    read("own"),
+                    read("other"),
+                    read("other_values"),
+                    read("side"),
+                    read("bias"),
+                    write("o"),
+                    write("lse")
+                ],
+                [
+                    read("own").vec4(),
+                    read("other").vec4(),
+                    read("other_values").vec4(),
                     read("side"),
                     read("bias"),
                     write("o").vec4(),
                     write("lse")
                 ]
             ),
-            backward_queries: shaders!(
-                $file,
-                "backward_queries",
-                [
-                    read("q"),
-                    read("k"),
-                    read("v"),
-                    read("side"),
-                    read("bias"),
-                    read("x"),
-                    write("dq"),
-                    write("extra")
-                ],
-                [
-                    read("q").vec4(),
-                    read("k").vec4(),
-                    read("v").vec4(),
-                    read("side"),
-                    read("bias"),
-                    read("x").vec4(),
-                    write("dq").vec4(),
-                    write("extra")
-                ]
-            ),
-            backward_keys: shaders!(
+            backward_queries: variant!($file, "backward_queries", [write("extra")], [write("extra")]),
+            backward_keys: variant!(
                 $file,
                 "backward_keys",
-                [
-                    read("q"),
-                    read("k"),
-                    read("v"),
-                    read("side"),
-                    read("bias"),
-                    read("x"),
-                    write("dk"),
-                    write("dv")
-                ],
-                [
-                    read("q").vec4(),
-                    read("k").vec4(),
-                    read("v").vec4(),
-                    read("side"),
-                    read("bias"),
-                    read("x").vec4(),
-                    write("dk").vec4(),
-                    write("dv").vec4()
-                ]
+                [write("d_own_values")],
+                [write("d_own_values").vec4()]
             ),
         }
+    };
+    ($file:literal, $entry:literal, [$scalars:expr], [$vectors:expr]) => {
+        shaders!(
+            $file,
+            $entry,
+            [
+                read("own"),
+                read("other"),
+                read("other_values"),
+                read("side"),
+                read("bias"),
+                read("own_values"),
+                write("d_own"),
+                $scalars
+            ],
+            [
+                read("own").vec4(),
+                read("other").vec4(),
+                read("other_values").vec4(),
+                read("side"),
+                read("bias"),
+                read("own_values").vec4(),
+                write("d_own").vec4(),
+                $vectors
+            ]
+        )
     };
 }
 
 static PLAIN: Shaders = variant!("attention/flash_attention");
+
+static SUBGROUP: Shaders = variant!("attention/flash_attention_subgroup");
 
 static PREPARE: Shader = shader!(
     "attention/flash_terms",
@@ -144,27 +139,48 @@ static PREPARE: Shader = shader!(
 static PREPARE_ROWS: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "prepare_rows",
-    [read("lse_in"), read("lse_gradient"), read("v"), read("unused"), write("side_out"), read("x")],
     [
         read("lse_in"),
         read("lse_gradient"),
-        read("v").vec4(),
+        read("other_values"),
         read("unused"),
         write("side_out"),
-        read("x").vec4()
+        read("own_values")
+    ],
+    [
+        read("lse_in"),
+        read("lse_gradient"),
+        read("other_values").vec4(),
+        read("unused"),
+        write("side_out"),
+        read("own_values").vec4()
     ]
 );
 static MERGE: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "merge",
-    [read("lse_in"), write("lse"), read("v"), read("unused"), read("unused"), write("o")],
-    [read("lse_in"), write("lse"), read("v").vec4(), read("unused"), read("unused"), write("o").vec4()]
+    [read("lse_in"), write("lse"), read("other_values"), read("unused"), read("unused"), write("o")],
+    [
+        read("lse_in"),
+        write("lse"),
+        read("other_values").vec4(),
+        read("unused"),
+        read("unused"),
+        write("o").vec4()
+    ]
 );
 static SUM_SLICES: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "sum_slices",
-    [read("unused"), read("unused"), read("v"), read("unused"), read("unused"), write("o")],
-    [read("unused"), read("unused"), read("v").vec4(), read("unused"), read("unused"), write("o").vec4()]
+    [read("unused"), read("unused"), read("other_values"), read("unused"), read("unused"), write("o")],
+    [
+        read("unused"),
+        read("unused"),
+        read("other_values").vec4(),
+        read("unused"),
+        read("unused"),
+        write("o").vec4()
+    ]
 );
 static HEAD_SUMS: Shader = shader!(
     "attention/flash_terms",
@@ -221,6 +237,8 @@ pub(super) struct Flags {
     pub keys: bool,
     pub sums: bool,
     pub write_ds: bool,
+    /// Own are the keys.
+    pub transposed: bool,
 }
 
 /// The same for the launches around them.
@@ -242,6 +260,7 @@ impl AttentionVariant {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
+            Self::Subgroup => "subgroup",
         }
     }
 
@@ -249,12 +268,14 @@ impl AttentionVariant {
     fn rows(self) -> u32 {
         match self {
             Self::Plain => 64,
+            Self::Subgroup => 32,
         }
     }
 
     fn shaders(self) -> &'static Shaders {
         match self {
             Self::Plain => &PLAIN,
+            Self::Subgroup => &SUBGROUP,
         }
     }
 
@@ -262,6 +283,10 @@ impl AttentionVariant {
         let _ = config;
         match self {
             Self::Plain => check_workgroup("flash_attention", 64, 0, caps),
+            Self::Subgroup if caps.subgroups != Some((8, 8)) => {
+                Err(Error::FeatureMissing { what: "flash_attention", feature: "SUBGROUP of size 8" })
+            }
+            Self::Subgroup => Ok(()),
         }
     }
 
@@ -358,10 +383,10 @@ impl<'a> Pass<'a> {
             offset: keys as i32 - queries as i32,
             before: before as i32,
             after: after as i32,
-            q: place(&self.q),
-            k: place(&self.k),
-            v: place(&self.v),
-            x: place(&self.x),
+            own: place(&self.q),
+            other: place(&self.k),
+            other_values: place(&self.v),
+            own_values: place(&self.x),
             bias_batch,
             bias_head,
             prefix,
@@ -385,8 +410,10 @@ impl<'a> Pass<'a> {
             AttentionBias::Dense { .. } => 1,
             AttentionBias::Table { .. } => 2,
         };
-        Constants::new()
+        let constants = Constants::new()
             .float("Storage", config.half)
+            .float("OtherStorage", config.half && !flags.transposed)
+            .float("OwnStorage", config.half && flags.transposed)
             .u32("D", config.head_dim)
             .u32("D4", config.head_dim.div_ceil(4))
             .u32("DV", config.value_dim())
@@ -400,13 +427,16 @@ impl<'a> Pass<'a> {
             .bool("VALUES", flags.values)
             .bool("KEYS", flags.keys)
             .bool("SUMS", flags.sums)
-            .bool("WRITE_DS", flags.write_ds)
+            .bool("WRITE_DS", flags.write_ds);
+        if self.variant == AttentionVariant::Subgroup { constants.subgroups() } else { constants }
     }
 
     /// Constants of the launches around the passes, whose "values" are f32 rows of `width`.
     fn terms(&self, width: u32, terms: Terms) -> Constants {
         Constants::new()
             .alias("Storage", "f32")
+            .alias("OtherStorage", "f32")
+            .alias("OwnStorage", "f32")
             .u32("D", self.config.head_dim)
             .u32("D4", self.config.head_dim.div_ceil(4))
             .u32("DV", width)
@@ -500,7 +530,7 @@ impl<'a> Pass<'a> {
     /// L of the query rows and, with `terms`, D.
     pub fn prepare_rows(&self, terms: bool) -> Result<Launch> {
         let place = [self.x.first, self.x.batch, self.x.head, self.x.row];
-        let params = Params { v: place, ..self.params() };
+        let params = Params { other_values: place, ..self.params() };
         let constants = self.terms(self.config.value_dim(), Terms { terms, ..Terms::default() });
         let rows = self.config.lse_count();
         let bytes = 8 * rows + if terms { 2 * self.outputs() } else { 0 };
@@ -611,15 +641,21 @@ impl<'a> Pass<'a> {
     pub fn backward_keys(&self, slices: Slices, flags: Flags) -> Result<Launch> {
         let AttentionConfig { batch, keys, head_dim, .. } = *self.config;
         let (heads, dv) = (self.config.kv_heads(), self.config.value_dim());
+        let base = self.params();
         let params = Params {
+            own: base.other,
+            other: base.own,
+            own_values: base.other_values,
+            other_values: base.own_values,
             y: self.result(slices, self.k, heads, keys, head_dim)?,
             z: self.result(slices, self.v, heads, keys, dv)?,
             slices: slices.count,
             slice_length: slices.length,
             row_end: keys,
             row_heads: heads,
-            ..self.params()
+            ..base
         };
+        let flags = Flags { transposed: true, ..flags };
         let groups =
             u64::from(slices.count) * u64::from(batch) * u64::from(heads) * u64::from(self.groups(keys));
         let (d, dv) = (self.products(head_dim), self.products(dv));

@@ -396,7 +396,7 @@ fn backward(
 /// Bugs that the cases must find.
 pub const CANARIES: &[Canary] = &[];
 
-const VARIANTS: [AttentionVariant; 1] = [AttentionVariant::Plain];
+const VARIANTS: [AttentionVariant; 2] = [AttentionVariant::Plain, AttentionVariant::Subgroup];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(71);
