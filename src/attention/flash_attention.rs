@@ -1,7 +1,7 @@
 //! Attention without the matrix of weights (`shaders/attention/flash_attention.wgsl`).
 
 use super::config::{AttentionBias, AttentionConfig, Rows};
-use super::pass::{Flags, Pass, Slices};
+use super::pass::{Flags, Kind, Pass, Slices};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Error, Kernel, Launch, Plan, Recording, Result, Scratch, kernel,
 };
@@ -164,12 +164,11 @@ pub struct FlashAttentionForwardArgs<'a> {
 }
 
 /// Of the forward pass.
-const FORWARD: Flags =
-    Flags { known: false, values: true, keys: false, sums: false, write_ds: false, transposed: false };
+const FORWARD: Flags = Flags { known: false, values: true, keys: false, sums: false, write_ds: false };
 
 fn forward_slices(pass: &Pass<'_>) -> Slices {
     let config = pass.config;
-    pass.slices(config.heads, config.queries, config.keys)
+    pass.slices(Kind::Forward, config.heads, config.queries, config.keys)
 }
 
 impl FlashAttentionForward {
@@ -276,15 +275,14 @@ pub struct FlashAttentionBackwardArgs<'a> {
 }
 
 /// Of the gradients of keys and values.
-const KEYS: Flags =
-    Flags { known: false, values: true, keys: true, sums: false, write_ds: false, transposed: true };
+const KEYS: Flags = Flags { known: false, values: true, keys: true, sums: false, write_ds: false };
 
 /// Slices of the sums over keys and over queries.
 fn backward_slices(pass: &Pass<'_>) -> [Slices; 2] {
     let config = pass.config;
     [
-        pass.slices(config.heads, config.queries, config.keys),
-        pass.slices(config.kv_heads(), config.keys, config.queries),
+        pass.slices(Kind::Queries, config.heads, config.queries, config.keys),
+        pass.slices(Kind::Keys, config.kv_heads(), config.keys, config.queries),
     ]
 }
 
