@@ -2,7 +2,7 @@
 // A workgroup is one subgroup and has 32 rows of an instance and head, an invocation four of them, whose
 // elements (up to 64) stay in registers: rows of queries in `forward` and `backward_queries`, rows of keys in
 // `backward_keys`. Of the other tokens, four at a time, an invocation reads one vec4 in eight; the rest
-// reach it by shuffles with constant lanes. Scores are softmaxed as they come (online), eight keys a time.
+// reach it by shuffles with constant lanes. Scores are softmaxed as they come (online), four keys a time.
 // Workgroup memory: 0 bytes.
 //
 // A load in a loop costs about a hundred cycles on lavapipe, whatever its index; a shuffle about one. With 32
@@ -175,34 +175,20 @@ fn own_tokens(instance: u32, first: u32, keys_own: bool) -> Own {
     return Own(i, vec4<u32>(t.x.row, t.y.row, t.z.row, t.w.row), regions(t));
 }
 
-// The number of a lane's token of two blocks from `b` on: {lane % 4} of block b + lane / 4.
-fn lane_token(b: u32, lane: u32) -> u32 {
-    let block = b + lane / 4u;
-    return select(NONE, block + lane % 4u * params.blocks, block < params.blocks);
-}
-
-// The four tokens of the first or of the second of two blocks.
-fn first_four(t: Token) -> Four {
+// The four tokens of a block, of which lanes 0 to 3 have one each.
+fn shared_tokens(t: Token) -> Four {
     return Four(Token(subgroupShuffle(t.row, 0u), subgroupShuffle(t.region, 0u)),
                 Token(subgroupShuffle(t.row, 1u), subgroupShuffle(t.region, 1u)),
                 Token(subgroupShuffle(t.row, 2u), subgroupShuffle(t.region, 2u)),
                 Token(subgroupShuffle(t.row, 3u), subgroupShuffle(t.region, 3u)));
 }
 
-fn second_four(t: Token) -> Four {
-    return Four(Token(subgroupShuffle(t.row, 4u), subgroupShuffle(t.region, 4u)),
-                Token(subgroupShuffle(t.row, 5u), subgroupShuffle(t.region, 5u)),
-                Token(subgroupShuffle(t.row, 6u), subgroupShuffle(t.region, 6u)),
-                Token(subgroupShuffle(t.row, 7u), subgroupShuffle(t.region, 7u)));
-}
-
 fn all_scores(s: Quad, own: Own, t: Four, head: u32, b: u32, transposed: bool) -> Quad {
     let r = regions(t);
-    let block = min(b, params.blocks - 1u);
-    return Quad(scores(s.a, head, block, own.i.x, own.region.x, r, transposed),
-                scores(s.b, head, block, own.i.y, own.region.y, r, transposed),
-                scores(s.c, head, block, own.i.z, own.region.z, r, transposed),
-                scores(s.d, head, block, own.i.w, own.region.w, r, transposed));
+    return Quad(scores(s.a, head, b, own.i.x, own.region.x, r, transposed),
+                scores(s.b, head, b, own.i.y, own.region.y, r, transposed),
+                scores(s.c, head, b, own.i.z, own.region.z, r, transposed),
+                scores(s.d, head, b, own.i.w, own.region.w, r, transposed));
 }
 
 fn maxima(s: Quad, attended: vec4<bool>) -> vec4<f32> {
@@ -233,20 +219,16 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     var m = vec4<f32>(LOWEST);
     var sum: vec4<f32>;
     var o: Rows;
-    for (var b = 0u; b < params.blocks; b += 2u) {
-        let mine = key(instance, lane_token(b, lane));
-        let t = first_four(mine);
-        let u = second_four(mine);
+    for (var b = 0u; b < params.blocks; b++) {
+        let t = shared_tokens(key(instance, b + lane % 4u * params.blocks));
         let s = all_scores(products(q, load_part(K, t, head, lane)), own, t, head, b, false);
-        let r = all_scores(products(q, load_part(K, u, head, lane)), own, u, head, b + 1u, false);
-        let new_m = max(m, max(maxima(s, exist(t)), maxima(r, exist(u))));
+        let attended = exist(t);
+        let new_m = max(m, maxima(s, attended));
         let f = exp2(m - new_m);
         m = new_m;
-        let p = exponentials(s, m, exist(t));
-        let w = exponentials(r, m, exist(u));
-        sum = f * sum + (totals(p) + totals(w));
+        let p = exponentials(s, m, attended);
+        sum = fma(f, sum, totals(p));
         o = mix(scale_rows(o, f), load_part(V, t, head, lane), p);
-        o = mix(o, load_part(V, u, head, lane), w);
     }
     put_outputs(scale_rows(o, vec4<f32>(normaliser(sum.x), normaliser(sum.y), normaliser(sum.z), normaliser(sum.w))), own, head);
     put_lse(own.row.x, head, sum.x, m.x);
@@ -289,7 +271,7 @@ fn put_outputs(x: Rows, own: Own, head: u32) {
 struct Slice { slice: u32, is_first: bool }
 
 fn add_sum(place: Slice, head: u32, b: u32, i: u32, ds: vec4<f32>) {
-    if b < params.blocks && i < params.tokens {
+    if i < params.tokens {
         let at = bias_sum(place.slice, head, b, i);
         if place.is_first { sums[at] = ds; } else { sums[at] += ds; }
     }
@@ -328,10 +310,9 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
                                row_sum(own.row.z, head), row_sum(own.row.w, head));
         let place = Slice(slice, instance == begin);
         var dq: Rows;
-        for (var b = 0u; b < params.blocks; b += 2u) {
-            let mine = key(instance, lane_token(b, lane));
-            dq = queries_block(dq, q, dout, rows, own, first_four(mine), place, head, b, lane);
-            dq = queries_block(dq, q, dout, rows, own, second_four(mine), place, head, b + 1u, lane);
+        for (var b = 0u; b < params.blocks; b++) {
+            let t = shared_tokens(key(instance, b + lane % 4u * params.blocks));
+            dq = queries_block(dq, q, dout, rows, own, t, place, head, b, lane);
         }
         put_query_gradients(scale_rows(dq, vec4<f32>(params.scale)), own, head);
     }
@@ -393,15 +374,14 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
         let k = load_rows(K, own, head);
         let v = load_rows(V, own, head);
         var sum: Pair;
-        for (var b = 0u; b < params.blocks; b += 2u) {
-            let mine = query(instance, lane_token(b, lane));
+        for (var b = 0u; b < params.blocks; b++) {
+            let mine = query(instance, b + lane % 4u * params.blocks);
             let row = row_sum(mine.row, head);
-            let l = vec4<f32>(subgroupShuffle(row.x, 0u), subgroupShuffle(row.x, 1u), subgroupShuffle(row.x, 2u), subgroupShuffle(row.x, 3u));
-            let d = vec4<f32>(subgroupShuffle(row.y, 0u), subgroupShuffle(row.y, 1u), subgroupShuffle(row.y, 2u), subgroupShuffle(row.y, 3u));
-            sum = keys_block(sum, k, v, l, d, own, first_four(mine), head, b, lane);
-            let m = vec4<f32>(subgroupShuffle(row.x, 4u), subgroupShuffle(row.x, 5u), subgroupShuffle(row.x, 6u), subgroupShuffle(row.x, 7u));
-            let e = vec4<f32>(subgroupShuffle(row.y, 4u), subgroupShuffle(row.y, 5u), subgroupShuffle(row.y, 6u), subgroupShuffle(row.y, 7u));
-            sum = keys_block(sum, k, v, m, e, own, second_four(mine), head, b + 1u, lane);
+            let l = vec4<f32>(subgroupShuffle(row.x, 0u), subgroupShuffle(row.x, 1u),
+                              subgroupShuffle(row.x, 2u), subgroupShuffle(row.x, 3u));
+            let d = vec4<f32>(subgroupShuffle(row.y, 0u), subgroupShuffle(row.y, 1u),
+                              subgroupShuffle(row.y, 2u), subgroupShuffle(row.y, 3u));
+            sum = keys_block(sum, k, v, l, d, own, shared_tokens(mine), head, b, lane);
         }
         put_key_gradients(0u, scale_rows(sum.k, vec4<f32>(params.scale)), slice, instance, own, head);
         put_key_gradients(1u, sum.v, slice, instance, own, head);

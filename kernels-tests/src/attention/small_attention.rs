@@ -284,8 +284,10 @@ pub fn cases() -> Vec<Case> {
             (2, 86, 2, 64, Kind::Plain),
             (2, 128, 1, 8, Kind::NotANumber),
             (2, 97, 1, 72, Kind::Masked),
+            (3, 33, 2, 40, Kind::Masked),
         ] {
-            if variant == SmallAttentionVariant::Subgroup && head_dim > 64 {
+            // Unrolled, it compiles slowly: three shapes, of which one has more than 32 elements a head.
+            if variant == SmallAttentionVariant::Subgroup && !matches!(head_dim, 8 | 10 | 40) {
                 continue;
             }
             let config =
@@ -296,12 +298,15 @@ pub fn cases() -> Vec<Case> {
             instances: 3,
             tokens: 49,
             heads: 2,
-            head_dim: 32,
+            head_dim: 8,
             half: true,
             variant: Some(variant),
             ..base
         };
         cases.extend(case(half, Kind::Plain, &mut random));
+        if variant == SmallAttentionVariant::Subgroup {
+            continue;
+        }
         let odd = SmallAttentionConfig { head_dim: 12, tokens: 9, scale: Some(0.5), ..half };
         cases.extend(case(odd, Kind::Masked, &mut random));
     }
