@@ -199,8 +199,8 @@ fn maxima(s: Quad, attended: vec4<bool>) -> vec4<f32> {
 
 fn exponentials(s: Quad, m: vec4<f32>, attended: vec4<bool>) -> Quad {
     let none = vec4<f32>();
-    return Quad(select(none, exp2(s.a - m.x), attended), select(none, exp2(s.b - m.y), attended),
-                select(none, exp2(s.c - m.z), attended), select(none, exp2(s.d - m.w), attended));
+    return Quad(select(none, weight(s.a - m.x), attended), select(none, weight(s.b - m.y), attended),
+                select(none, weight(s.c - m.z), attended), select(none, weight(s.d - m.w), attended));
 }
 
 fn totals(p: Quad) -> vec4<f32> {
@@ -354,8 +354,8 @@ fn keys_block(sum: Pair, k: Rows, v: Rows, l: vec4<f32>, d: vec4<f32>, own: Own,
     let dout = load_part(DOUT, t, head, lane);
     let s = all_scores(products(k, q), own, t, head, b, true);
     let none = vec4<f32>();
-    let p = Quad(select(none, exp2(s.a - l), vec4<bool>(own.row.x != NONE)), select(none, exp2(s.b - l), vec4<bool>(own.row.y != NONE)),
-                 select(none, exp2(s.c - l), vec4<bool>(own.row.z != NONE)), select(none, exp2(s.d - l), vec4<bool>(own.row.w != NONE)));
+    let p = Quad(select(none, weight(s.a - l), vec4<bool>(own.row.x != NONE)), select(none, weight(s.b - l), vec4<bool>(own.row.y != NONE)),
+                 select(none, weight(s.c - l), vec4<bool>(own.row.z != NONE)), select(none, weight(s.d - l), vec4<bool>(own.row.w != NONE)));
     let dp = products(v, dout);
     let ds = Quad(p.a * (dp.a - d), p.b * (dp.b - d), p.c * (dp.c - d), p.d * (dp.d - d));
     return Pair(mix(sum.k, q, ds), mix(sum.v, dout, p));
