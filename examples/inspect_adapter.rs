@@ -49,6 +49,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     };
     let transport = TransportConfig { tokens: 1024, experts: 16, nonzeros: 64, gamma: 1.0 };
     let transport = TransportSolveConfig { transport, ..Default::default() };
+    let lattice =
+        CompactBasisConfig { points: 1 << 16, differential: Differential::Jet, ..Default::default() };
+    let smooth = SmoothMlpConfig { points: 1 << 16, width: 64, ..Default::default() };
     vec![
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
         ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
