@@ -52,6 +52,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let lattice =
         CompactBasisConfig { points: 1 << 16, differential: Differential::Jet, ..Default::default() };
     let smooth = SmoothMlpConfig { points: 1 << 16, width: 64, ..Default::default() };
+    let nearest =
+        NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
+    let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
     vec![
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
         ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
@@ -66,6 +69,7 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("dense/sort", Sort::plan(&sort, caps)),
         ("dense/softmax", SoftmaxForward::plan(&softmax, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
+        ("radial/centre_initialisation", CentreInitialisation::plan(&centres, caps)),
         ("radial/compact_basis", CompactBasisForward::plan(&lattice, caps)),
         ("radial/compact_basis, backward", CompactBasisBackward::plan(&lattice, caps)),
         ("radial/smooth_mlp", SmoothMlpForward::plan(&smooth, caps)),
@@ -73,6 +77,7 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
         ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),
         ("radial/grid_encoding, to the input", GridEncodingBackwardInput::plan(&grid, caps)),
+        ("radial/nearest_neighbours", NearestNeighbours::plan(&nearest, caps)),
         ("radial/fused_mlp", FusedMlpForward::plan(&network, caps)),
         ("radial/fused_mlp, backward", FusedMlpBackward::plan(&network, caps)),
     ]

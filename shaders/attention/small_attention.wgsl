@@ -112,10 +112,11 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
     if group >= params.groups || slice >= params.slices { return; }
     let i = index % params.tokens;
     let first = slice * params.per_slice;
+    var sum: array<vec4<f32>, D4>;
     for (var instance = first; instance < min(first + params.per_slice, params.instances); instance++) {
         let own = query(instance, i);
         let row = row_sum(own.row, head);
-        var sum: array<vec4<f32>, D4>;
+        for (var c = 0u; c < D4; c++) { sum[c] = vec4<f32>(); }
         for (var b = 0u; b < params.blocks; b++) {
             let t = four_keys(instance, b);
             let s = scores(products_q_k(own.row, head, t), head, b, i, own.region, regions(t), false);
@@ -144,10 +145,14 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if group >= params.groups || slice >= params.slices { return; }
     let j = index % params.tokens;
     let first = slice * params.per_slice;
+    var sum_k: array<vec4<f32>, D4>;
+    var sum_v: array<vec4<f32>, D4>;
     for (var instance = first; instance < min(first + params.per_slice, params.instances); instance++) {
         let own = key(instance, j);
-        var sum_k: array<vec4<f32>, D4>;
-        var sum_v: array<vec4<f32>, D4>;
+        for (var c = 0u; c < D4; c++) {
+            sum_k[c] = vec4<f32>();
+            sum_v[c] = vec4<f32>();
+        }
         for (var b = 0u; b < params.blocks; b++) {
             let t = four_queries(instance, b);
             let rows = mat4x2<f32>(row_sum(t.x.row, head), row_sum(t.y.row, head),

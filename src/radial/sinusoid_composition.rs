@@ -267,11 +267,12 @@ impl SinusoidCompositionConfig {
         Arg::new("weights", view, self.weight_bytes() / 4, 4)
     }
 
-    /// The frequencies; where there are none, anything that can be bound: it is not read.
+    /// The frequencies; where there are none, the weights, which can be bound as well: they are not
+    /// read there.
     fn frequencies<'a>(&self, view: Option<BufferView<'a>>, other: BufferView<'a>) -> Result<Arg<'a>> {
         match (view, self.sinusoid) {
             (Some(view), true) => Ok(Arg::words("frequencies", view, self.features.into())),
-            (None, false) => Ok(Arg::words("phi", other, 1)),
+            (None, false) => Ok(Arg::words("weights", other, self.width().into())),
             (view, _) => {
                 let need = if self.sinusoid { "a buffer" } else { "none, as configured" };
                 Err(Error::Shape {
@@ -296,7 +297,7 @@ pub struct SinusoidCompositionForwardArgs<'a> {
     pub phi: BufferView<'a>,
     /// Indices of the neighbours, u32 `[N, K]`.
     pub neighbours: BufferView<'a>,
-    /// `[C, features]`, f32 or f16 as configured.
+    /// `[C, features]`, f32 or f16 as configured; at least 16 bytes if `features` is a multiple of 4.
     pub weights: BufferView<'a>,
     /// `[features]`; none without a sine.
     pub frequencies: Option<BufferView<'a>>,
@@ -334,7 +335,7 @@ impl Kernel for SinusoidCompositionForward {
             config.phi(args.phi),
             Arg::words("neighbours", args.neighbours, config.pairs()),
             config.stored(args.weights),
-            config.frequencies(args.frequencies, args.phi)?,
+            config.frequencies(args.frequencies, args.weights)?,
             Arg::words("y", args.y, config.outputs()),
         ];
         Ok(Recording::single(self.context.bind(&self.plan.launches[0], &args)?))
@@ -463,7 +464,7 @@ impl Kernel for SinusoidCompositionBackward {
         given("dfrequencies", args.dfrequencies, *frequencies)?;
         let pairs = forward.pairs();
         let (bases, stored) = (forward.phi(args.phi), forward.stored(args.weights));
-        let m = forward.frequencies(args.frequencies, args.phi)?;
+        let m = forward.frequencies(args.frequencies, args.weights)?;
         let dy = Arg::words("dy", args.dy, forward.outputs());
         let lists = [
             Arg::words("order", args.order, pairs),

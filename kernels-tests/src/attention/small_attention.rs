@@ -267,13 +267,14 @@ pub const CANARIES: &[Canary] = &[
 ];
 
 /// The variants that every case runs with.
-pub const VARIANTS: &[SmallAttentionVariant] = &[SmallAttentionVariant::Plain, SmallAttentionVariant::Tiled];
+pub const VARIANTS: [SmallAttentionVariant; 3] =
+    [SmallAttentionVariant::Plain, SmallAttentionVariant::Tiled, SmallAttentionVariant::Subgroup];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(41);
     let mut cases = Vec::new();
     let base = SmallAttentionConfig::default();
-    for &variant in VARIANTS {
+    for variant in VARIANTS {
         for (instances, tokens, heads, head_dim, kind) in [
             (1, 1, 1, 1, Kind::Plain),
             (7, 6, 3, 10, Kind::Masked),
@@ -284,6 +285,9 @@ pub fn cases() -> Vec<Case> {
             (2, 128, 1, 8, Kind::NotANumber),
             (2, 97, 1, 72, Kind::Masked),
         ] {
+            if variant == SmallAttentionVariant::Subgroup && head_dim > 64 {
+                continue;
+            }
             let config =
                 SmallAttentionConfig { instances, tokens, heads, head_dim, variant: Some(variant), ..base };
             cases.extend(case(config, kind, &mut random));

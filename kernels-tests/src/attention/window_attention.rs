@@ -63,7 +63,7 @@ fn windows(config: &WindowAttentionConfig, first: usize) -> Vec<Vec<(Cell, usize
     let mut regions: Grid<usize> = vec![vec![vec![0; padded[2]]; padded[1]]; padded[0]];
     let slices = |axis: usize| {
         let (p, w, s) = (padded[axis], window[axis], shift[axis]);
-        if s == 0 { vec![0..p] } else { vec![0..p - w, p - w..p - s, p - s..p] }
+        if s == 0 { std::iter::once(0..p).collect() } else { vec![0..p - w, p - w..p - s, p - s..p] }
     };
     let mut count = 0;
     for xs in slices(0) {
@@ -303,7 +303,7 @@ pub fn cases() -> Vec<Case> {
     let mut random = Random::new(47);
     let mut cases = Vec::new();
     let base = WindowAttentionConfig::default();
-    for &variant in VARIANTS {
+    for variant in VARIANTS {
         let base = WindowAttentionConfig { variant: Some(variant), ..base };
         for (batch, grid, window, shift, heads, head_dim, table) in [
             // One window; padding and a shift that is taken as 0; whole windows.
