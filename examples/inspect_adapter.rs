@@ -49,6 +49,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     };
     let transport = TransportConfig { tokens: 1024, experts: 16, nonzeros: 64, gamma: 1.0 };
     let transport = TransportSolveConfig { transport, ..Default::default() };
+    let lattice =
+        CompactBasisConfig { points: 1 << 16, differential: Differential::Jet, ..Default::default() };
+    let smooth = SmoothMlpConfig { points: 1 << 16, width: 64, ..Default::default() };
     let nearest =
         NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
     let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
@@ -70,6 +73,10 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("dense/softmax", SoftmaxForward::plan(&softmax, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
         ("radial/centre_initialisation", CentreInitialisation::plan(&centres, caps)),
+        ("radial/compact_basis", CompactBasisForward::plan(&lattice, caps)),
+        ("radial/compact_basis, backward", CompactBasisBackward::plan(&lattice, caps)),
+        ("radial/smooth_mlp", SmoothMlpForward::plan(&smooth, caps)),
+        ("radial/smooth_mlp, backward", SmoothMlpBackward::plan(&smooth, caps)),
         ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
         ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),
         ("radial/grid_encoding, to the input", GridEncodingBackwardInput::plan(&grid, caps)),

@@ -27,6 +27,8 @@
 //          its weights and walks the points in the RING^D cells that see the node, RING^(D-1) runs
 //          of the sorted list: nothing is added atomically, the sums have a fixed order.
 // to_shapes: the same for the adaptive nodes, one invocation or workgroup a node.
+// Both are launched once for each share of the points and add to what the launches before have left:
+// Mesa's llvmpipe ends all loops of an invocation after 65,535 rounds, without a word.
 // Workgroup memory: to_weights_together, to_shapes_together: 1,024 bytes; others 0.
 //
 // Backward with G the gradient of y (of a jet G_0 and G_t, along a direction G_t = v_t G):
@@ -55,6 +57,8 @@ struct Params {
     sharpness: f32,    // s
     shift: f32,        // of adaptive nodes, at most; in cells
     octaves: f32,      // by which an adaptive radius may shrink
+    share: u32,        // of a node's points, one of
+    shares: u32,       // launches that take every shares-th of them
 }
 
 const EPSILON: f32 = 1e-4;
@@ -472,7 +476,13 @@ fn to_weights(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: 
     let group = linear_group(params.first_group, id, n);
     let i = group * WORKGROUP + local;
     if group >= params.groups || i >= nodes() * params.quads { return; }
-    dweights[params.first_node * params.quads + i] = weight_sum(i / params.quads, i % params.quads, 0u, 1u);
+    add_weight(i, weight_sum(i / params.quads, i % params.quads, params.share, params.shares));
+}
+
+// The i-th four weights of the level.
+fn add_weight(i: u32, sum: vec4<f32>) {
+    let at = params.first_node * params.quads + i;
+    if params.share == 0u { dweights[at] = sum; } else { dweights[at] += sum; }
 }
 
 // The sum over the workgroup, valid in invocation 0.
@@ -490,9 +500,10 @@ fn to_weights_together(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgr
                        @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups { return; }
-    let part = weight_sum(group / params.quads, group % params.quads, local, WORKGROUP);
+    let lane = params.share * WORKGROUP + local;
+    let part = weight_sum(group / params.quads, group % params.quads, lane, params.shares * WORKGROUP);
     let sum = sum_together(part, local);
-    if local == 0u { dweights[params.first_node * params.quads + group] = sum; }
+    if local == 0u { add_weight(group, sum); }
 }
 
 // The same of the gradient of a node's centre and radius.
@@ -524,15 +535,19 @@ fn shape_sum(index: u32, lane: u32, stride: u32) -> vec4<f32> {
     return sum;
 }
 
-fn store_shape(index: u32, sum: vec4<f32>) {
+fn add_shape(index: u32, sum: vec4<f32>) {
     let at = (params.first_node + index) * (DIMS + 1u);
-    dshapes[at] = sum.x * params.shift * shift_slope(shapes[at]);
-    dshapes[at + 1u] = sum.y * params.shift * shift_slope(shapes[at + 1u]);
-    if DIMS == 3u { dshapes[at + 2u] = sum.z * params.shift * shift_slope(shapes[at + 2u]); }
+    add_to_shape(at, sum.x * params.shift * shift_slope(shapes[at]));
+    add_to_shape(at + 1u, sum.y * params.shift * shift_slope(shapes[at + 1u]));
+    if DIMS == 3u { add_to_shape(at + 2u, sum.z * params.shift * shift_slope(shapes[at + 2u])); }
     let v = shapes[at + DIMS];
     // radius = .. 2^(-octaves sigmoid(v))
     let radius = 1.0 / centre_of(node_at(index)).inverse;
-    dshapes[at + DIMS] = sum.w * radius * -0.6931472 * params.octaves * sigmoid(v) * sigmoid(-v);
+    add_to_shape(at + DIMS, sum.w * radius * -0.6931472 * params.octaves * sigmoid(v) * sigmoid(-v));
+}
+
+fn add_to_shape(at: u32, value: f32) {
+    if params.share == 0u { dshapes[at] = value; } else { dshapes[at] += value; }
 }
 
 fn shift_slope(u: f32) -> f32 {
@@ -546,7 +561,7 @@ fn to_shapes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: v
     let group = linear_group(params.first_group, id, n);
     let index = group * WORKGROUP + local;
     if group >= params.groups || index >= nodes() { return; }
-    store_shape(index, shape_sum(index, 0u, 1u));
+    add_shape(index, shape_sum(index, params.share, params.shares));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -554,7 +569,7 @@ fn to_shapes_together(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgro
                       @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups { return; }
-    let part = shape_sum(group, local, WORKGROUP);
+    let part = shape_sum(group, params.share * WORKGROUP + local, params.shares * WORKGROUP);
     let sum = sum_together(part, local);
-    if local == 0u { store_shape(group, sum); }
+    if local == 0u { add_shape(group, sum); }
 }

@@ -245,6 +245,8 @@ impl CompactBasisConfig {
             sharpness: self.kernel.sharpness(),
             shift,
             octaves,
+            share: 0,
+            shares: 1,
         }
     }
 
@@ -288,6 +290,11 @@ impl CompactBasisConfig {
 
 const WORKGROUP: u32 = 64;
 
+/// Rounds of loops in a launch of an owner of sums. Mesa's llvmpipe ends all loops of an invocation
+/// after 65,535; invocations that run as one and walk different rows of cells take up to three
+/// times their own.
+const ROUNDS: u64 = 1 << 14;
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
@@ -305,6 +312,8 @@ struct Params {
     sharpness: f32,
     shift: f32,
     octaves: f32,
+    share: u32,
+    shares: u32,
 }
 
 /// One entry point, with the common files that all of them need.
@@ -645,26 +654,32 @@ impl CompactBasisBackward {
         let mut plan = Plan { variant: name, ..Plan::default() };
         for (l, level) in (0..).zip(&config.level_table()?) {
             let params = config.params(l, level);
-            let mut push = |shader, groups: u64, cost| -> Result<()> {
-                plan.launches.push(Launch::new(shader, config.constants(), &params, groups, caps, cost)?);
+            let mut push = |shader, groups: u64, cost: Cost, rounds: u64| -> Result<()> {
+                // What each invocation walks, in the worst case that a node sees all points.
+                let shares = rounds.div_ceil(ROUNDS).max(1);
+                let cost = Cost::new(cost.flops / shares, cost.bytes / shares);
+                // At most 2^32 points and 16 quads: below 2^23.
+                let shares = shares as u32;
+                for share in 0..shares {
+                    let params = Params { share, shares, ..params };
+                    let constants = config.constants();
+                    plan.launches.push(Launch::new(shader, constants, &params, groups, caps, cost)?);
+                }
                 Ok(())
             };
             let each_point = config.points.div_ceil(WORKGROUP).into();
             let owned = |n: u64| if variant == 1 { n } else { n.div_ceil(WORKGROUP.into()) };
-            let passes = if config.normalized { 20 * config.pairs() } else { 0 };
-            push(
-                &RECORDS,
-                each_point,
-                Cost::new(passes, points * (record_bytes + 4 * u64::from(config.dims))),
-            )?;
+            let walked = if variant == 1 { points.div_ceil(WORKGROUP.into()) } else { points };
+            let sums = if config.normalized { 20 * config.pairs() } else { 0 };
+            let record = Cost::new(sums, points * (record_bytes + 4 * u64::from(config.dims)));
+            push(&RECORDS, each_point, record, 0)?;
             if config.needs_positions() {
-                push(&TO_POSITIONS, each_point, config.cost(level, 2))?;
+                push(&TO_POSITIONS, each_point, config.cost(level, 2), 0)?;
             }
-            let nodes = u64::from(level.nodes);
-            let cost = config.cost(level, 1);
-            push(&TO_WEIGHTS[variant], owned(nodes * u64::from(config.features / 4)), cost)?;
+            let (nodes, quads) = (u64::from(level.nodes), u64::from(config.features / 4));
+            push(&TO_WEIGHTS[variant], owned(nodes * quads), config.cost(level, 1), walked)?;
             if config.adaptive.is_some() {
-                push(&TO_SHAPES[variant], owned(nodes), config.cost(level, 2))?;
+                push(&TO_SHAPES[variant], owned(nodes), config.cost(level, 2), walked * (1 + quads))?;
             }
         }
         plan.scratch = vec![points * record_bytes];
@@ -696,11 +711,15 @@ impl Kernel for CompactBasisBackward {
         let dy = Arg::words("dy", args.dy, config.output_count()?.into());
         let dweights = Arg::words("dweights", args.dweights, weights.need / 4);
         let records = scratch("scratch 0", 0)?;
-        let mut left = self.plan.launches.iter();
+        let mut left = self.plan.launches.iter().peekable();
         let mut recording = Recording::new();
+        // All shares of a pass have the same buffers.
         let mut push = |args: &[Arg<'_>]| -> Result<()> {
-            if let Some(launch) = left.next() {
-                recording.push(context.bind(launch, args)?);
+            let Some(first) = left.next() else { return Ok(()) };
+            recording.push(context.bind(first, args)?);
+            let same = |next: &&Launch| next.shader().name() == first.shader().name();
+            while let Some(share) = left.next_if(same) {
+                recording.push(context.bind(share, args)?);
             }
             Ok(())
         };

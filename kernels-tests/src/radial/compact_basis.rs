@@ -374,6 +374,9 @@ pub fn cases() -> Vec<Case> {
         CompactBasisConfig { points: 30, to_positions: false, adaptive, normalized: true, ..base },
         // One cell: every node sees every point, and sums are long.
         CompactBasisConfig { points: 700, base_resolution: 1, ..jet },
+        // More rounds than Mesa's llvmpipe lets the loops of an invocation have, 65,535.
+        CompactBasisConfig { points: 70_001, base_resolution: 1, to_positions: false, ..base },
+        CompactBasisConfig { points: 40_003, base_resolution: 1, adaptive, ..base },
         CompactBasisConfig { points: 64, ..jet },
         CompactBasisConfig { points: 131, ring: 3, features: 8, sinusoids: true, normalized: true, ..jet },
         CompactBasisConfig { points: 70, levels: 3, growth: 1.4, adaptive, kernel: inverse, ..jet },
