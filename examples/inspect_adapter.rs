@@ -49,6 +49,10 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     };
     let transport = TransportConfig { tokens: 1024, experts: 16, nonzeros: 64, gamma: 1.0 };
     let transport = TransportSolveConfig { transport, ..Default::default() };
+    let nearest =
+        NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
+    let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
+    let norm = LayerNormConfig { rows: 4096, width: 256, residual: true, ..Default::default() };
     vec![
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
         ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
@@ -56,6 +60,8 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("attention/query_pool, backward", QueryPoolBackward::plan(&pool, caps)),
         ("attention/transport", TransportSolve::plan(&transport, caps)),
         ("dense/activation", ActivationForward::plan(&activation, caps)),
+        ("dense/layer_norm", LayerNormForward::plan(&norm, caps)),
+        ("dense/layer_norm, backward", LayerNormBackward::plan(&norm, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
         ("dense/linear", LinearForward::plan(&linear, caps)),
         ("dense/linear, backward", LinearBackward::plan(&linear, caps)),
@@ -63,9 +69,11 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         ("dense/sort", Sort::plan(&sort, caps)),
         ("dense/softmax", SoftmaxForward::plan(&softmax, caps)),
         ("dense/gather", Gather::plan(&gather, caps)),
+        ("radial/centre_initialisation", CentreInitialisation::plan(&centres, caps)),
         ("radial/grid_encoding", GridEncodingForward::plan(&grid, caps)),
         ("radial/grid_encoding, to the table", GridEncodingBackwardTable::plan(&grid, caps)),
         ("radial/grid_encoding, to the input", GridEncodingBackwardInput::plan(&grid, caps)),
+        ("radial/nearest_neighbours", NearestNeighbours::plan(&nearest, caps)),
         ("radial/fused_mlp", FusedMlpForward::plan(&network, caps)),
         ("radial/fused_mlp, backward", FusedMlpBackward::plan(&network, caps)),
     ]

@@ -9,8 +9,10 @@ mod position;
 mod qkv;
 mod query_pool;
 mod rotary;
+mod small_attention;
 mod token_select;
 mod transport;
+mod window_attention;
 
 pub const KERNELS: &[crate::Entry] = &[
     ("attention/combine", combine::bench),
@@ -22,6 +24,8 @@ pub const KERNELS: &[crate::Entry] = &[
     ("attention/qkv", qkv::bench),
     ("attention/query_pool", query_pool::bench),
     ("attention/rotary", rotary::bench),
+    ("attention/small_attention", small_attention::bench),
     ("attention/token_select", token_select::bench),
     ("attention/transport", transport::bench),
+    ("attention/window_attention", window_attention::bench),
 ];

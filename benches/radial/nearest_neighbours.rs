@@ -21,13 +21,12 @@ pub fn bench(b: &mut Bench) -> Result<()> {
             b.noise(points * dims)?
         };
         let indices = b.zeros(points * k)?;
-        let uniform = b.noise(centres * dims)?;
         // As far as the pixels reach.
         let reach = if dims == 2 { 2.0 } else { 1.0 };
+        let mut noise: Vec<f32> = context.read_blocking(BufferView::new(&b.noise(centres * dims)?))?;
         noise.iter_mut().for_each(|x| *x *= reach);
         let uniform = b.upload(bytemuck::cast_slice(&noise))?;
         // Two of three centres within a hundredth of the field.
-        let mut noise: Vec<f32> = context.read_blocking(BufferView::new(&uniform))?;
         for (i, centre) in noise.chunks_mut(dims as usize).enumerate().filter(|(i, _)| i % 3 > 0) {
             centre.iter_mut().for_each(|x| *x = *x * 0.01 + ((i % 7) as f32 * 0.25 - 0.75) * reach);
         }

@@ -3,7 +3,7 @@
 use kernels_tests::harness::adapter;
 use patchfield::Kernel;
 use patchfield::dense::*;
-use patchfield::train::{Tape, Tensor, Variable};
+use patchfield::train::{Tape, Tensor, Variable, ops};
 
 /// `y = slope x` for the negative `x` of this test.
 fn scale(tape: &mut Tape, x: &Variable, slope: f32) -> Variable {
@@ -62,4 +62,56 @@ fn gradients_of_a_variable_used_three_times_add_up() {
         assert_eq!(dy.read(&context).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0]);
     }
     assert!(gradients.of(&unused).is_err());
+}
+
+#[test]
+fn operations_of_several_outputs_take_what_gradients_there_are() {
+    let Some(adapter) = adapter::all().into_iter().next() else {
+        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
+        eprintln!("LOUD SKIP: no adapter");
+        return;
+    };
+    let context = adapter.context;
+    let tensor = |shape: &[u32], data: &[f32]| Tensor::from_slice(&context, "test", shape, data).unwrap();
+    let read = |tensor: &Tensor| tensor.read(&context).unwrap();
+
+    // Only the keys are used: queries and values get zeros.
+    let mut tape = Tape::new(&context);
+    let x = tape.variable(&tensor(&[2, 6], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0]));
+    let [_, keys, _] = ops::split_qkv(&mut tape, &x).unwrap();
+    let weight = tape.variable(&tensor(&[2, 1], &[1.0, -2.0]));
+    let y = ops::matmul(&mut tape, &keys, &weight).unwrap();
+    let gradients = tape.backward(&y, &tensor(&[2, 1], &[1.0, 10.0])).unwrap();
+    context.run_blocking(&gradients.recording).unwrap();
+    assert_eq!(read(y.tensor()), [3.0 - 8.0, 9.0 - 20.0]);
+    let dx = [0.0, 0.0, 1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 10.0, -20.0, 0.0, 0.0];
+    assert_eq!(read(gradients.of(&x).unwrap()), dx);
+    assert_eq!(read(gradients.of(&weight).unwrap()), [3.0 + 90.0, 4.0 + 100.0]);
+
+    // A sum and its norm, of which the sum alone, the norm alone, or both are used.
+    let norm = |use_sum: bool, use_norm: bool| {
+        let mut tape = Tape::new(&context);
+        let a = tape.variable(&tensor(&[2, 2], &[1.0, 4.0, 2.0, -1.0]));
+        let b = tape.variable(&tensor(&[2, 2], &[0.5, 1.5, 1.0, 2.0]));
+        let (weight, bias) = (tensor(&[2], &[2.0, 3.0]), tensor(&[2], &[0.0; 2]));
+        let (weight, bias) = (tape.variable(&weight), tape.variable(&bias));
+        let norm = ops::Norm { weight: &weight, bias: &bias, epsilon: 0.5 };
+        let [h, y] = ops::add_layer_norm(&mut tape, &a, &b, norm).unwrap();
+        let output = match (use_sum, use_norm) {
+            (true, true) => ops::add(&mut tape, &h, &y).unwrap(),
+            (true, false) => h,
+            _ => y,
+        };
+        let gradients = tape.backward(&output, &tensor(&[2, 2], &[1.0, -2.0, 0.5, 3.0])).unwrap();
+        context.run_blocking(&gradients.recording).unwrap();
+        let da = read(gradients.of(&a).unwrap());
+        assert_eq!(da, read(gradients.of(&b).unwrap()));
+        assert_eq!(gradients.of(&weight).is_ok(), use_norm);
+        da
+    };
+    let (sum, norm, both) = (norm(true, false), norm(false, true), norm(true, true));
+    assert_eq!(sum, [1.0, -2.0, 0.5, 3.0]);
+    for i in 0..4 {
+        assert!((both[i] - sum[i] - norm[i]).abs() < 1e-6, "{both:?}");
+    }
 }

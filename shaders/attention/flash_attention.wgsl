@@ -27,23 +27,24 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     let i = p.row + local;
     if group >= params.groups || i >= params.row_end { return; }
     let kv_head = p.head / params.sharing;
-    let q_at = params.q_first + p.batch * params.q_batch + p.head * params.q_head + i * params.q_row;
-    let k_at = params.k_first + p.batch * params.k_batch + kv_head * params.k_head;
-    let v_at = params.v_first + p.batch * params.v_batch + kv_head * params.v_head;
+    let q_at = params.own_first + p.batch * params.own_batch + p.head * params.own_head + i * params.own_row;
+    let k_at = params.other_first + p.batch * params.other_batch + kv_head * params.other_head;
+    let v_at = params.other_values_first + p.batch * params.other_values_batch + kv_head * params.other_values_head;
     let scale = score_scale(p.head);
     var query: array<vec4<f32>, D4>;
     var sums: array<vec4<f32>, DV4>;
-    for (var c = 0u; c < D4; c++) { query[c] = scale * get_q(q_at, c); }
+    for (var c = 0u; c < D4; c++) { query[c] = scale * get_own(q_at, c); }
     for (var c = 0u; c < DV4; c++) { sums[c] = vec4<f32>(); }
     var m = HIDDEN;
     var l = 0.0;
     if KNOWN { m = row_terms(p.batch, p.head, i).x; }
+    let query_place = grid_place(i);
     let range = key_range(p.slice, i, 1u);
     for (var j = range.x; j < range.y; j++) {
         if is_masked(p.batch, j) { continue; }
         var product = vec4<f32>();
-        for (var c = 0u; c < D4; c++) { product = fma(query[c], get_k(k_at + j * params.k_row, c), product); }
-        let s = add_bias(product.x + product.y + product.z + product.w, p.batch, p.head, i, j);
+        for (var c = 0u; c < D4; c++) { product = fma(query[c], get_other(k_at + j * params.other_row, c), product); }
+        let s = add_bias(product.x + product.y + product.z + product.w, p.batch, p.head, i, j, query_place, grid_place(j));
         if s == HIDDEN { continue; }
         if !KNOWN && s > m {
             let shrink = weight(m, s);
@@ -55,7 +56,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         if KNOWN { e = known_weight(s, m); } else { e = weight(s, m); }
         l += e;
         if VALUES {
-            for (var c = 0u; c < DV4; c++) { sums[c] = fma(vec4<f32>(e), get_v(v_at + j * params.v_row, c), sums[c]); }
+            for (var c = 0u; c < DV4; c++) { sums[c] = fma(vec4<f32>(e), get_other_values(v_at + j * params.other_values_row, c), sums[c]); }
         }
     }
     if VALUES {
@@ -79,10 +80,10 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
     let i = p.row + local;
     if group >= params.groups || i >= params.row_end { return; }
     let kv_head = p.head / params.sharing;
-    let q_at = params.q_first + p.batch * params.q_batch + p.head * params.q_head + i * params.q_row;
-    let k_at = params.k_first + p.batch * params.k_batch + kv_head * params.k_head;
-    let v_at = params.v_first + p.batch * params.v_batch + kv_head * params.v_head;
-    let x_at = params.x_first + p.batch * params.x_batch + p.head * params.x_head + i * params.x_row;
+    let q_at = params.own_first + p.batch * params.own_batch + p.head * params.own_head + i * params.own_row;
+    let k_at = params.other_first + p.batch * params.other_batch + kv_head * params.other_head;
+    let v_at = params.other_values_first + p.batch * params.other_values_batch + kv_head * params.other_values_head;
+    let x_at = params.own_values_first + p.batch * params.own_values_batch + p.head * params.own_values_head + i * params.own_values_row;
     let scale = score_scale(p.head);
     let terms = row_terms(p.batch, p.head, i);
     let factor = row_weight(p.batch, p.head, i);
@@ -92,37 +93,38 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
     var values: array<vec4<f32>, DV4>;
     var sums: array<vec4<f32>, D4>;
     for (var c = 0u; c < D4; c++) {
-        query[c] = get_q(q_at, c);
+        query[c] = get_own(q_at, c);
         sums[c] = vec4<f32>();
     }
-    for (var c = 0u; c < DV4; c++) { values[c] = get_x(x_at, c); }
+    for (var c = 0u; c < DV4; c++) { values[c] = get_own_values(x_at, c); }
     var gate_sum = 0.0;
+    let query_place = grid_place(i);
     let range = key_range(p.slice, i, 1u);
     for (var j = range.x; j < range.y; j++) {
         if is_masked(p.batch, j) { continue; }
         var product = vec4<f32>();
         for (var c = 0u; c < D4; c++) {
-            product = fma(scale * query[c], get_k(k_at + j * params.k_row, c), product);
+            product = fma(scale * query[c], get_other(k_at + j * params.other_row, c), product);
         }
-        let s = add_bias(product.x + product.y + product.z + product.w, p.batch, p.head, i, j);
+        let s = add_bias(product.x + product.y + product.z + product.w, p.batch, p.head, i, j, query_place, grid_place(j));
         if s == HIDDEN {
             if WRITE_DS { extra[ds_at + j] = 0.0; }
             continue;
         }
         let e = known_weight(s, terms.x);
         product = vec4<f32>();
-        for (var c = 0u; c < DV4; c++) { product = fma(values[c], get_v(v_at + j * params.v_row, c), product); }
+        for (var c = 0u; c < DV4; c++) { product = fma(values[c], get_other_values(v_at + j * params.other_values_row, c), product); }
         let dp = product.x + product.y + product.z + product.w;
         let ds = e * (factor * dp - terms.y);
         gate_sum = fma(e, dp, gate_sum);
-        for (var c = 0u; c < D4; c++) { sums[c] = fma(vec4<f32>(ds), get_k(k_at + j * params.k_row, c), sums[c]); }
+        for (var c = 0u; c < D4; c++) { sums[c] = fma(vec4<f32>(ds), get_other(k_at + j * params.other_row, c), sums[c]); }
         if WRITE_DS { extra[ds_at + j] = ds; }
     }
     let y_at = params.y_first + p.slice * params.y_slice + p.batch * params.y_batch + p.head * params.y_head
              + i * params.y_row;
     var product = vec4<f32>();
     for (var c = 0u; c < D4; c++) {
-        put_dq(y_at, c, (LN_2 * scale) * sums[c]);
+        put_d_own(y_at, c, (LN_2 * scale) * sums[c]);
         product = fma(query[c], sums[c], product);
     }
     if SUMS {
@@ -140,37 +142,38 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     let p = place(group, 64u);
     let j = p.row + local;
     if group >= params.groups || j >= params.row_end { return; }
-    let k_at = params.k_first + p.batch * params.k_batch + p.head * params.k_head + j * params.k_row;
-    let v_at = params.v_first + p.batch * params.v_batch + p.head * params.v_head + j * params.v_row;
+    let k_at = params.own_first + p.batch * params.own_batch + p.head * params.own_head + j * params.own_row;
+    let v_at = params.own_values_first + p.batch * params.own_values_batch + p.head * params.own_values_head + j * params.own_values_row;
     var key: array<vec4<f32>, D4>;
     var value: array<vec4<f32>, DV4>;
     var key_sums: array<vec4<f32>, D4>;
     var value_sums: array<vec4<f32>, DV4>;
     for (var c = 0u; c < D4; c++) {
-        key[c] = get_k(k_at, c);
+        key[c] = get_own(k_at, c);
         key_sums[c] = vec4<f32>();
     }
     for (var c = 0u; c < DV4; c++) {
-        if KEYS { value[c] = get_v(v_at, c); }
+        if KEYS { value[c] = get_own_values(v_at, c); }
         value_sums[c] = vec4<f32>();
     }
+    let key_place = grid_place(j);
     var range = query_range(p.slice, j, 1u);
     if is_masked(p.batch, j) { range.y = range.x; }
     for (var head = p.head * params.sharing; head < (p.head + 1u) * params.sharing; head++) {
-        let q_at = params.q_first + p.batch * params.q_batch + head * params.q_head;
-        let x_at = params.x_first + p.batch * params.x_batch + head * params.x_head;
+        let q_at = params.other_first + p.batch * params.other_batch + head * params.other_head;
+        let x_at = params.other_values_first + p.batch * params.other_values_batch + head * params.other_values_head;
         let scale = score_scale(head);
         for (var i = range.x; i < range.y; i++) {
             var product = vec4<f32>();
-            for (var c = 0u; c < D4; c++) { product = fma(scale * get_q(q_at + i * params.q_row, c), key[c], product); }
-            let s = add_bias(product.x + product.y + product.z + product.w, p.batch, head, i, j);
+            for (var c = 0u; c < D4; c++) { product = fma(scale * get_other(q_at + i * params.other_row, c), key[c], product); }
+            let s = add_bias(product.x + product.y + product.z + product.w, p.batch, head, i, j, grid_place(i), key_place);
             if s == HIDDEN { continue; }
             let terms = row_terms(p.batch, head, i);
             let factor = row_weight(p.batch, head, i);
             let e = known_weight(s, terms.x);
             product = vec4<f32>();
             for (var c = 0u; c < DV4; c++) {
-                let values = get_x(x_at + i * params.x_row, c);
+                let values = get_other_values(x_at + i * params.other_values_row, c);
                 product = fma(values, value[c], product);
                 value_sums[c] = fma(vec4<f32>(factor * e), values, value_sums[c]);
             }
@@ -178,7 +181,7 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                 let dp = product.x + product.y + product.z + product.w;
                 let ds = LN_2 * scale * (e * (factor * dp - terms.y));
                 for (var c = 0u; c < D4; c++) {
-                    key_sums[c] = fma(vec4<f32>(ds), get_q(q_at + i * params.q_row, c), key_sums[c]);
+                    key_sums[c] = fma(vec4<f32>(ds), get_other(q_at + i * params.other_row, c), key_sums[c]);
                 }
             }
         }
@@ -186,11 +189,11 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if KEYS {
         let at = params.y_first + p.slice * params.y_slice + p.batch * params.y_batch + p.head * params.y_head
                + j * params.y_row;
-        for (var c = 0u; c < D4; c++) { put_dk(at, c, key_sums[c]); }
+        for (var c = 0u; c < D4; c++) { put_d_own(at, c, key_sums[c]); }
     }
     if VALUES {
         let at = params.z_first + p.slice * params.z_slice + p.batch * params.z_batch + p.head * params.z_head
                + j * params.z_row;
-        for (var c = 0u; c < DV4; c++) { put_dv(at, c, value_sums[c]); }
+        for (var c = 0u; c < DV4; c++) { put_d_own_values(at, c, value_sums[c]); }
     }
 }

@@ -1,9 +1,9 @@
 // What stands before and after the kernels of flash attention (attention/flash_attention.wgsl).
 //
 // prepare: the side buffer's factors of the heads, mask of the keys and weights of the query rows.
-// prepare_rows: a query row's log2(e) L and, with TERMS, D = <x, O> - dL. O comes as `v`.
+// prepare_rows: a query row's log2(e) L and, with TERMS, D = <x, O> - dL. O comes as "other values".
 // merge: the outputs of slices of the keys, weighted by their log-sum-exps: L = log sum_s exp L_s,
-//   O = sum_s exp(L_s - L) O_s. The slices' outputs come as `v`, dense.
+//   O = sum_s exp(L_s - L) O_s. The slices' outputs come as "other values", dense.
 // sum_slices: the plain sum of slices, for gradients.
 // head_sums: of each head, the sums over all rows of what backward_queries left; one workgroup a head.
 // head_gradients: of temperature (WHAT 0), head scales (1) and gates (2) from these.
@@ -54,10 +54,10 @@ fn prepare_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     let i = row % params.queries;
     var d = 0.0;
     if TERMS {
-        let x_at = params.x_first + batch * params.x_batch + head * params.x_head + i * params.x_row;
-        let o_at = params.v_first + batch * params.v_batch + head * params.v_head + i * params.v_row;
+        let x_at = params.own_values_first + batch * params.own_values_batch + head * params.own_values_head + i * params.own_values_row;
+        let o_at = params.other_values_first + batch * params.other_values_batch + head * params.other_values_head + i * params.other_values_row;
         var sum = vec4<f32>();
-        for (var c = 0u; c < DV4; c++) { sum = fma(get_x(x_at, c), get_v(o_at, c), sum); }
+        for (var c = 0u; c < DV4; c++) { sum = fma(get_own_values(x_at, c), get_other_values(o_at, c), sum); }
         d = (sum.x + sum.y) + (sum.z + sum.w);
     }
     if LSE_GRADIENT { d -= lse_gradient[row]; }
@@ -97,7 +97,7 @@ fn merge(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<
         // A slice in which the row sees nothing adds nothing.
         let e = select(weight(LOG2_E * l, LOG2_E * m), 0.0, l == SENTINEL);
         total += e;
-        if VALUES { sum = fma(vec4<f32>(e), get_v((slice * rows + row) * DV, r.block), sum); }
+        if VALUES { sum = fma(vec4<f32>(e), get_other_values((slice * rows + row) * DV, r.block), sum); }
     }
     if VALUES {
         let y_at = params.y_first + r.batch * params.y_batch + r.head * params.y_head + r.i * params.y_row;
@@ -115,7 +115,7 @@ fn sum_slices(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: 
     if group >= params.groups || r.batch >= params.batch { return; }
     let row = (r.batch * params.row_heads + r.head) * params.row_end + r.i;
     var sum = vec4<f32>();
-    for (var slice = 0u; slice < params.slices; slice++) { sum += get_v((slice * rows + row) * DV, r.block); }
+    for (var slice = 0u; slice < params.slices; slice++) { sum += get_other_values((slice * rows + row) * DV, r.block); }
     put_o(params.y_first + r.batch * params.y_batch + r.head * params.y_head + r.i * params.y_row, r.block, sum);
 }
 

@@ -77,7 +77,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var b = 0u; b < params.blocks; b++) {
         let t = four_keys(instance, b);
         let s = scores(products_q_k(own.row, head, t), head, b, i, own.region, regions(t), false);
-        let p = select(vec4<f32>(), exp2(s - maximum), exist(t));
+        let p = select(vec4<f32>(), weight(s - maximum), exist(t));
         sum += total(p);
         for (var c = 0u; c < D4; c++) {
             out[c] += p.x * get_v(t.x.row, head, c) + p.y * get_v(t.y.row, head, c)
@@ -112,14 +112,15 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
     if group >= params.groups || slice >= params.slices { return; }
     let i = index % params.tokens;
     let first = slice * params.per_slice;
+    var sum: array<vec4<f32>, D4>;
     for (var instance = first; instance < min(first + params.per_slice, params.instances); instance++) {
         let own = query(instance, i);
         let row = row_sum(own.row, head);
-        var sum: array<vec4<f32>, D4>;
+        for (var c = 0u; c < D4; c++) { sum[c] = vec4<f32>(); }
         for (var b = 0u; b < params.blocks; b++) {
             let t = four_keys(instance, b);
             let s = scores(products_q_k(own.row, head, t), head, b, i, own.region, regions(t), false);
-            let p = select(vec4<f32>(), exp2(s - row.x), exist(t));
+            let p = select(vec4<f32>(), weight(s - row.x), exist(t));
             let ds = p * (products_dout_v(own.row, head, t) - row.y);
             if BIAS {
                 let at = bias_sum(slice, head, b, i);
@@ -144,16 +145,20 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if group >= params.groups || slice >= params.slices { return; }
     let j = index % params.tokens;
     let first = slice * params.per_slice;
+    var sum_k: array<vec4<f32>, D4>;
+    var sum_v: array<vec4<f32>, D4>;
     for (var instance = first; instance < min(first + params.per_slice, params.instances); instance++) {
         let own = key(instance, j);
-        var sum_k: array<vec4<f32>, D4>;
-        var sum_v: array<vec4<f32>, D4>;
+        for (var c = 0u; c < D4; c++) {
+            sum_k[c] = vec4<f32>();
+            sum_v[c] = vec4<f32>();
+        }
         for (var b = 0u; b < params.blocks; b++) {
             let t = four_queries(instance, b);
             let rows = mat4x2<f32>(row_sum(t.x.row, head), row_sum(t.y.row, head),
                                    row_sum(t.z.row, head), row_sum(t.w.row, head));
             let s = scores(products_k_q(own.row, head, t), head, b, j, own.region, regions(t), true);
-            let p = select(vec4<f32>(), exp2(s - transpose(rows)[0]), vec4<bool>(own.row != NONE));
+            let p = select(vec4<f32>(), weight(s - transpose(rows)[0]), vec4<bool>(own.row != NONE));
             let ds = p * (products_v_dout(own.row, head, t) - transpose(rows)[1]);
             for (var c = 0u; c < D4; c++) {
                 sum_k[c] += ds.x * get_q(t.x.row, head, c) + ds.y * get_q(t.y.row, head, c)

@@ -19,11 +19,12 @@ struct Params {
     offset: i32,         // the position of query i among the keys is i + offset
     before: i32,         // keys that a query sees before its position, and after it
     after: i32,
-    // Tensors, in elements: where they begin, and from one batch, head and row to the next.
-    q_first: u32, q_batch: u32, q_head: u32, q_row: u32,
-    k_first: u32, k_batch: u32, k_head: u32, k_row: u32,
-    v_first: u32, v_batch: u32, v_head: u32, v_row: u32,
-    x_first: u32, x_batch: u32, x_head: u32, x_row: u32,
+    // Tensors, in elements: where they begin, and from one batch, head and row to the next. "Own" are q and
+    // the output's gradient, "other" are k and v; the other way round for the gradients of k and v.
+    own_first: u32, own_batch: u32, own_head: u32, own_row: u32,
+    other_first: u32, other_batch: u32, other_head: u32, other_row: u32,
+    other_values_first: u32, other_values_batch: u32, other_values_head: u32, other_values_row: u32,
+    own_values_first: u32, own_values_batch: u32, own_values_head: u32, own_values_row: u32,
     // Results; with several slices each has a result of its own.
     y_slice: u32, y_first: u32, y_batch: u32, y_head: u32, y_row: u32,
     z_slice: u32, z_first: u32, z_batch: u32, z_head: u32, z_row: u32,
@@ -115,19 +116,28 @@ fn row_terms(batch: u32, head: u32, query: u32) -> vec2<f32> {
     return vec2<f32>(side[at], side[at + 1u]);
 }
 
+// Row and column of a token on the grid of the table; a token before the grid has none.
+const NOWHERE: u32 = 0xffffffffu;
+
+fn grid_place(token: u32) -> vec2<u32> {
+    if BIAS != 2u { return vec2<u32>(); }
+    let i = token - params.prefix;
+    return select(vec2<u32>(i / params.grid_width, i % params.grid_width), vec2<u32>(NOWHERE), token < params.prefix);
+}
+
 // The score of a visible key from the scaled product of its query and itself.
-fn add_bias(product: f32, batch: u32, head: u32, query: u32, key: u32) -> f32 {
+fn add_bias(product: f32, batch: u32, head: u32, query: u32, key: u32,
+            query_place: vec2<u32>, key_place: vec2<u32>) -> f32 {
     if BIAS == 0u { return product; }
     var b = 0.0;
     if BIAS == 1u {
         b = bias[batch * params.bias_batch + head * params.bias_head + query * params.keys + key];
-    } else if query >= params.prefix && key >= params.prefix {
-        let w = params.grid_width;
-        let i = query - params.prefix;
-        let j = key - params.prefix;
-        let down = i / w + params.grid_height - 1u - j / w;
-        let right = i % w + w - 1u - j % w;
-        b = bias[(down * (2u * w - 1u) + right) * params.heads + head];
+    } else {
+        let is_placed = query_place.y != NOWHERE && key_place.y != NOWHERE;
+        let down = query_place.x + params.grid_height - 1u - key_place.x;
+        let right = query_place.y + params.grid_width - 1u - key_place.y;
+        let at = (down * (2u * params.grid_width - 1u) + right) * params.heads + head;
+        b = select(0.0, bias[select(0u, at, is_placed)], is_placed);
     }
     return select(fma(b, LOG2_E, product), HIDDEN, b <= SENTINEL);
 }

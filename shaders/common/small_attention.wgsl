@@ -87,6 +87,11 @@ fn total(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }
 
+// exp2(d). NaN stays NaN, which not every exp2 keeps.
+fn weight(d: vec4<f32>) -> vec4<f32> {
+    return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
+}
+
 // log-sum-exp from the sum of exp2(s - maximum); 0 where there is nothing to sum.
 fn log_sum_exp(sum: f32, maximum: f32) -> f32 {
     return select(LN_2 * (maximum + log2(sum)), EMPTY, sum == 0.0);

@@ -2,6 +2,9 @@
 //
 //   sobel               picture [height, width, channels] -> sqrt(sum over channels and directions of
 //                       s^2), s the Sobel derivative / 8; beyond the edge the edge's pixels go on
+//   sobel_band          the same for some rows of a picture that does not fit: the band's rows come with
+//                       one more above and below unless the picture ends there. raw: not divided by
+//                       the mean, -1 where it is no weight, so that `given` counts it
 //   inverse_distance    signed distances [points] -> 1 / (|distance| + 1e-9)
 //   given               weights [points] as they are
 //   weights, positions: [points], [points, 2]
@@ -20,6 +23,8 @@ struct Params {
     width: u32,
     height: u32,
     channels: u32,
+    skipped: u32,    // of a band: its rows above the first that is weighed, 0 or 1,
+    first: u32,      // and the pixel of the picture at which that begins
     root: u32,       // where the sum of all weights stands in `sums`
 }
 
@@ -29,6 +34,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> positions: array<f32>;       // [points, 2]
 @group(0) @binding(1) var<storage, read_write> cleared: array<u32>;         // [8]
 @group(0) @binding(2) var<storage, read_write> weights: array<f32>;         // [points]
+@group(0) @binding(2) var<storage, read_write> raw: array<f32>;             // [pixels of the picture]
 @group(0) @binding(3) var<storage, read_write> report: array<atomic<u32>>;  // [8]
 
 @compute @workgroup_size(8)
@@ -49,14 +55,8 @@ fn pixel(x: u32, y: u32, channel: u32) -> f32 {
     return values[(y * params.width + x) * params.channels + channel];
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn sobel(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-         @builtin(local_invocation_index) local: u32) {
-    let group = linear_group(params.first_group, id, n);
-    let i = group * WORKGROUP + local;
-    if group >= params.groups || i >= params.points {
-        return;
-    }
+// The norm of the gradient at pixel i; NaN or infinite where a pixel around it is.
+fn gradient(i: u32) -> f32 {
     let x = i % params.width;
     let y = i / params.width;
     let left = max(x, 1u) - 1u;
@@ -74,12 +74,34 @@ fn sobel(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<
         sum += along_x * along_x + along_y * along_y;
         // A pixel in the middle has no weight in its own derivative.
         if !is_finite(pixel(x, y, c)) {
-            sum = pixel(x, y, c);
-            break;
+            return pixel(x, y, c);
         }
     }
     // The root of a number that is not finite may be anything.
-    store_weight(i, select(sum, sqrt(sum) * 0.125, is_finite(sum)));
+    return select(sum, sqrt(sum) * 0.125, is_finite(sum));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sobel(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+         @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.points {
+        return;
+    }
+    store_weight(i, gradient(i));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn sobel_band(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+              @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.points {
+        return;
+    }
+    let w = gradient(i + params.skipped * params.width);
+    raw[params.first + i] = select(-1.0, w, is_weight(w));
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -55,6 +55,11 @@ pub enum AttentionBias {
 pub enum AttentionVariant {
     /// A row an invocation; needs nothing. The oracle of the others.
     Plain,
+    /// For GPUs: tiles in workgroup memory, 4 x 4 to 8 x 8 scores an invocation, as the device allows.
+    Tiled,
+    /// For CPU adapters: 32 rows a subgroup, what they share by shuffles. Needs subgroups of 8, and head
+    /// dimensions up to 128.
+    Subgroup,
 }
 
 /// Attention `O = g softmax(scale beta / T Q K^T + bias) V` of `heads` heads.

@@ -1,7 +1,7 @@
 //! Attention without the matrix of weights (`shaders/attention/flash_attention.wgsl`).
 
 use super::config::{AttentionBias, AttentionConfig, Rows};
-use super::pass::{Flags, Pass, Slices};
+use super::pass::{Flags, Kind, Pass, Slices};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Error, Kernel, Launch, Plan, Recording, Result, Scratch, kernel,
 };
@@ -168,7 +168,7 @@ const FORWARD: Flags = Flags { known: false, values: true, keys: false, sums: fa
 
 fn forward_slices(pass: &Pass<'_>) -> Slices {
     let config = pass.config;
-    pass.slices(config.heads, config.queries, config.keys)
+    pass.slices(Kind::Forward, config.heads, config.queries, config.keys)
 }
 
 impl FlashAttentionForward {
@@ -281,8 +281,8 @@ const KEYS: Flags = Flags { known: false, values: true, keys: true, sums: false,
 fn backward_slices(pass: &Pass<'_>) -> [Slices; 2] {
     let config = pass.config;
     [
-        pass.slices(config.heads, config.queries, config.keys),
-        pass.slices(config.kv_heads(), config.keys, config.queries),
+        pass.slices(Kind::Queries, config.heads, config.queries, config.keys),
+        pass.slices(Kind::Keys, config.kv_heads(), config.keys, config.queries),
     ]
 }
 
@@ -404,7 +404,7 @@ impl Kernel for FlashAttentionBackward {
             push(&[none, none, partial, none, none, dq])?;
         }
         let (to_k, to_v) = if over_queries.count > 1 { (partial, partial_v) } else { (dk, dv) };
-        push(&[q, k, v, side, inputs.bias(), x, to_k, to_v])?;
+        push(&[k, q, x, side, inputs.bias(), v, to_k, to_v])?;
         if over_queries.count > 1 {
             push(&[none, none, partial, none, none, dk])?;
             push(&[none, none, partial_v, none, none, dv])?;

@@ -13,6 +13,9 @@ pub enum SmallAttentionVariant {
     Plain,
     /// For GPUs: a tile of scores in workgroup memory, 4 x 4 an invocation.
     Tiled,
+    /// For CPU adapters: four rows an invocation in registers, the others' tokens by shuffles; at most 64
+    /// elements a head. Needs subgroups of 8.
+    Subgroup,
 }
 
 impl SmallAttentionVariant {
@@ -20,6 +23,7 @@ impl SmallAttentionVariant {
         match self {
             Self::Plain => "plain",
             Self::Tiled => "tiled",
+            Self::Subgroup => "subgroup",
         }
     }
 
@@ -27,6 +31,7 @@ impl SmallAttentionVariant {
         match self {
             Self::Plain => &PLAIN,
             Self::Tiled => &TILED,
+            Self::Subgroup => &SUBGROUP,
         }
     }
 }
@@ -187,6 +192,7 @@ macro_rules! shaders {
 
 static PLAIN: Shaders = shaders!("attention/small_attention");
 static TILED: Shaders = shaders!("attention/small_attention_tiled");
+static SUBGROUP: Shaders = shaders!("attention/small_attention_subgroup");
 
 macro_rules! row_sums {
     ($tokens:ident, $buffers:ident, [$($element:tt)*]) => {
@@ -421,6 +427,13 @@ impl Instances {
         check_workgroup(what, 64, 1024, caps)?;
         let check = |variant| match variant {
             SmallAttentionVariant::Plain => Ok(()),
+            SmallAttentionVariant::Subgroup if caps.subgroups != Some((8, 8)) => {
+                Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" })
+            }
+            SmallAttentionVariant::Subgroup if self.head_dim > 64 => {
+                check_config(false, "variant", "another for more than 64 elements a head", self.head_dim)
+            }
+            SmallAttentionVariant::Subgroup => Ok(()),
             SmallAttentionVariant::Tiled => {
                 let tile = self.tile(caps);
                 check_workgroup(what, tile.workgroup, tile.bytes, caps)
@@ -429,7 +442,8 @@ impl Instances {
         match self.variant {
             Some(variant) => check(variant).map(|()| variant),
             None => {
-                let suits = SmallAttentionVariant::Tiled;
+                let suits =
+                    if caps.cpu { SmallAttentionVariant::Subgroup } else { SmallAttentionVariant::Tiled };
                 Ok(check(suits).map_or(SmallAttentionVariant::Plain, |()| suits))
             }
         }
@@ -469,6 +483,10 @@ impl Instances {
         let constants = self.constants();
         match variant {
             SmallAttentionVariant::Plain => (constants, 1, (heads * u64::from(self.tokens)).div_ceil(64)),
+            SmallAttentionVariant::Subgroup => {
+                let parts = self.tokens.div_ceil(32);
+                (constants.subgroups(), parts, heads * u64::from(parts))
+            }
             SmallAttentionVariant::Tiled => {
                 let tile = self.tile(caps);
                 let constants = constants

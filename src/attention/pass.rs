@@ -17,10 +17,10 @@ pub(super) struct Params {
     offset: i32,
     before: i32,
     after: i32,
-    q: [u32; 4],
-    k: [u32; 4],
-    v: [u32; 4],
-    x: [u32; 4],
+    own: [u32; 4],
+    other: [u32; 4],
+    other_values: [u32; 4],
+    own_values: [u32; 4],
     y: [u32; 5],
     z: [u32; 5],
     bias_batch: u32,
@@ -63,70 +63,66 @@ macro_rules! variant {
             forward: shaders!(
                 $file,
                 "forward",
-                [read("q"), read("k"), read("v"), read("side"), read("bias"), write("o"), write("lse")],
                 [
-                    read("q").vec4(),
-                    read("k").vec4(),
-                    read("v").vec4(),
+                    read("own"),
+                    read("other"),
+                    read("other_values"),
+                    read("side"),
+                    read("bias"),
+                    write("o"),
+                    write("lse")
+                ],
+                [
+                    read("own").vec4(),
+                    read("other").vec4(),
+                    read("other_values").vec4(),
                     read("side"),
                     read("bias"),
                     write("o").vec4(),
                     write("lse")
                 ]
             ),
-            backward_queries: shaders!(
-                $file,
-                "backward_queries",
-                [
-                    read("q"),
-                    read("k"),
-                    read("v"),
-                    read("side"),
-                    read("bias"),
-                    read("x"),
-                    write("dq"),
-                    write("extra")
-                ],
-                [
-                    read("q").vec4(),
-                    read("k").vec4(),
-                    read("v").vec4(),
-                    read("side"),
-                    read("bias"),
-                    read("x").vec4(),
-                    write("dq").vec4(),
-                    write("extra")
-                ]
-            ),
-            backward_keys: shaders!(
+            backward_queries: variant!($file, "backward_queries", [write("extra")], [write("extra")]),
+            backward_keys: variant!(
                 $file,
                 "backward_keys",
-                [
-                    read("q"),
-                    read("k"),
-                    read("v"),
-                    read("side"),
-                    read("bias"),
-                    read("x"),
-                    write("dk"),
-                    write("dv")
-                ],
-                [
-                    read("q").vec4(),
-                    read("k").vec4(),
-                    read("v").vec4(),
-                    read("side"),
-                    read("bias"),
-                    read("x").vec4(),
-                    write("dk").vec4(),
-                    write("dv").vec4()
-                ]
+                [write("d_own_values")],
+                [write("d_own_values").vec4()]
             ),
         }
+    };
+    ($file:literal, $entry:literal, [$scalars:expr], [$vectors:expr]) => {
+        shaders!(
+            $file,
+            $entry,
+            [
+                read("own"),
+                read("other"),
+                read("other_values"),
+                read("side"),
+                read("bias"),
+                read("own_values"),
+                write("d_own"),
+                $scalars
+            ],
+            [
+                read("own").vec4(),
+                read("other").vec4(),
+                read("other_values").vec4(),
+                read("side"),
+                read("bias"),
+                read("own_values").vec4(),
+                write("d_own").vec4(),
+                $vectors
+            ]
+        )
     };
 }
 
 static PLAIN: Shaders = variant!("attention/flash_attention");
+
+static TILED: Shaders = variant!("attention/flash_attention_tiled");
+static SUBGROUP: Shaders = variant!("attention/flash_attention_subgroup");
 
 static PREPARE: Shader = shader!(
     "attention/flash_terms",
@@ -144,27 +140,48 @@ static PREPARE: Shader = shader!(
 static PREPARE_ROWS: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "prepare_rows",
-    [read("lse_in"), read("lse_gradient"), read("v"), read("unused"), write("side_out"), read("x")],
     [
         read("lse_in"),
         read("lse_gradient"),
-        read("v").vec4(),
+        read("other_values"),
         read("unused"),
         write("side_out"),
-        read("x").vec4()
+        read("own_values")
+    ],
+    [
+        read("lse_in"),
+        read("lse_gradient"),
+        read("other_values").vec4(),
+        read("unused"),
+        write("side_out"),
+        read("own_values").vec4()
     ]
 );
 static MERGE: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "merge",
-    [read("lse_in"), write("lse"), read("v"), read("unused"), read("unused"), write("o")],
-    [read("lse_in"), write("lse"), read("v").vec4(), read("unused"), read("unused"), write("o").vec4()]
+    [read("lse_in"), write("lse"), read("other_values"), read("unused"), read("unused"), write("o")],
+    [
+        read("lse_in"),
+        write("lse"),
+        read("other_values").vec4(),
+        read("unused"),
+        read("unused"),
+        write("o").vec4()
+    ]
 );
 static SUM_SLICES: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "sum_slices",
-    [read("unused"), read("unused"), read("v"), read("unused"), read("unused"), write("o")],
-    [read("unused"), read("unused"), read("v").vec4(), read("unused"), read("unused"), write("o").vec4()]
+    [read("unused"), read("unused"), read("other_values"), read("unused"), read("unused"), write("o")],
+    [
+        read("unused"),
+        read("unused"),
+        read("other_values").vec4(),
+        read("unused"),
+        read("unused"),
+        write("o").vec4()
+    ]
 );
 static HEAD_SUMS: Shader = shader!(
     "attention/flash_terms",
@@ -194,6 +211,8 @@ static TABLE_GRADIENT: Shader = shader!(
 /// Keys (or queries) that are worth a slice of their own, and the most that one workgroup walks through.
 const SHORTEST_SLICE: u32 = 256;
 const LONGEST_SLICE: u32 = 1 << 16;
+/// Slices, and stretches of rows, are whole tiles of any variant.
+const SLICE_STEP: u32 = 64;
 /// Elements of dS that are kept at a time for the gradient of the bias.
 const CHUNK: u64 = 1 << 22;
 
@@ -238,38 +257,99 @@ pub(super) struct Slices {
     length: u32,
 }
 
+/// What a launch computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Forward,
+    Queries,
+    Keys,
+}
+
+/// Own and other rows of an invocation of the tiled variant; a workgroup has eight times as many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tile {
+    rows: u32,
+    columns: u32,
+}
+
+impl Tile {
+    /// Invocations of a workgroup.
+    const WORKGROUP: u32 = 64;
+    /// Registers of an invocation for scores and sums: what leaves enough workgroups side by side.
+    const REGISTERS: u32 = 160;
+    const SMALLEST: Self = Self { rows: 4, columns: 4 };
+
+    /// Bytes of workgroup memory: the staged columns, the weights, and a word.
+    fn bytes(self) -> u32 {
+        512 * (self.rows + self.columns) + 256 * self.rows * self.columns + 4
+    }
+
+    fn registers(self, kind: Kind, config: &AttentionConfig) -> u32 {
+        // Every eighth block of four columns.
+        let [d, dv] = [config.head_dim, config.value_dim()].map(|n| n.div_ceil(32) * 4);
+        let (products, sums) = match kind {
+            Kind::Forward => (1, dv),
+            Kind::Queries => (2, d),
+            Kind::Keys => (2, d + dv),
+        };
+        self.rows * (products * self.columns + sums)
+    }
+
+    /// The largest that the limits and the registers allow.
+    fn solve(kind: Kind, config: &AttentionConfig, caps: &Capabilities) -> Self {
+        [Self { rows: 8, columns: 8 }, Self { rows: 8, columns: 4 }]
+            .into_iter()
+            .find(|tile| {
+                tile.bytes() <= caps.workgroup_bytes() && tile.registers(kind, config) <= Self::REGISTERS
+            })
+            .unwrap_or(Self::SMALLEST)
+    }
+}
+
 impl AttentionVariant {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
-        }
-    }
-
-    /// Query rows of a workgroup (key rows for their gradient).
-    fn rows(self) -> u32 {
-        match self {
-            Self::Plain => 64,
+            Self::Tiled => "tiled",
+            Self::Subgroup => "subgroup",
         }
     }
 
     fn shaders(self) -> &'static Shaders {
         match self {
             Self::Plain => &PLAIN,
+            Self::Tiled => &TILED,
+            Self::Subgroup => &SUBGROUP,
         }
     }
 
     fn check(self, config: &AttentionConfig, caps: &Capabilities) -> Result<()> {
-        let _ = config;
+        let what = "flash_attention";
         match self {
-            Self::Plain => check_workgroup("flash_attention", 64, 0, caps),
+            Self::Plain => check_workgroup(what, 64, 0, caps),
+            Self::Tiled => check_workgroup(what, Tile::WORKGROUP, Tile::SMALLEST.bytes(), caps),
+            Self::Subgroup if caps.subgroups != Some((8, 8)) => {
+                Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" })
+            }
+            Self::Subgroup if config.head_dim.max(config.value_dim()) > 128 => Err(Error::LimitExceeded {
+                what,
+                limit: "head dimension of the variant for subgroups of 8",
+                need: config.head_dim.max(config.value_dim()).into(),
+                have: 128,
+            }),
+            Self::Subgroup => Ok(()),
         }
     }
 
     /// The one asked for, or the best that the device can run.
     fn resolve(config: &AttentionConfig, caps: &Capabilities) -> Result<Self> {
+        let suits = if caps.cpu { Self::Subgroup } else { Self::Tiled };
         match config.variant {
             Some(variant) => variant.check(config, caps).map(|()| variant),
-            None => Self::Plain.check(config, caps).map(|()| Self::Plain),
+            None => match suits.check(config, caps) {
+                Ok(()) => Ok(suits),
+                Err(_) => Self::Plain.check(config, caps).map(|()| Self::Plain),
+            },
         }
     }
 }
@@ -358,10 +438,10 @@ impl<'a> Pass<'a> {
             offset: keys as i32 - queries as i32,
             before: before as i32,
             after: after as i32,
-            q: place(&self.q),
-            k: place(&self.k),
-            v: place(&self.v),
-            x: place(&self.x),
+            own: place(&self.q),
+            other: place(&self.k),
+            other_values: place(&self.v),
+            own_values: place(&self.x),
             bias_batch,
             bias_head,
             prefix,
@@ -378,15 +458,17 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn constants(&self, flags: Flags) -> Constants {
+    fn constants(&self, kind: Kind, flags: Flags) -> Constants {
         let config = self.config;
         let bias = match config.bias {
             AttentionBias::None => 0,
             AttentionBias::Dense { .. } => 1,
             AttentionBias::Table { .. } => 2,
         };
-        Constants::new()
+        let constants = Constants::new()
             .float("Storage", config.half)
+            .float("OtherStorage", config.half && kind != Kind::Keys)
+            .float("OwnStorage", config.half && kind == Kind::Keys)
             .u32("D", config.head_dim)
             .u32("D4", config.head_dim.div_ceil(4))
             .u32("DV", config.value_dim())
@@ -401,12 +483,23 @@ impl<'a> Pass<'a> {
             .bool("KEYS", flags.keys)
             .bool("SUMS", flags.sums)
             .bool("WRITE_DS", flags.write_ds)
+            .bool("TRANSPOSED", kind == Kind::Keys);
+        match self.variant {
+            AttentionVariant::Plain => constants,
+            AttentionVariant::Subgroup => constants.subgroups(),
+            AttentionVariant::Tiled => {
+                let Tile { rows, columns } = Tile::solve(kind, config, self.caps);
+                constants.u32("ROWS", rows).u32("COLUMNS", columns)
+            }
+        }
     }
 
     /// Constants of the launches around the passes, whose "values" are f32 rows of `width`.
     fn terms(&self, width: u32, terms: Terms) -> Constants {
         Constants::new()
             .alias("Storage", "f32")
+            .alias("OtherStorage", "f32")
+            .alias("OwnStorage", "f32")
             .u32("D", self.config.head_dim)
             .u32("D4", self.config.head_dim.div_ceil(4))
             .u32("DV", width)
@@ -426,18 +519,23 @@ impl<'a> Pass<'a> {
     }
 
     /// How the sum over `length` tokens is cut for `rows` rows of `heads` heads.
-    pub fn slices(&self, heads: u32, rows: u32, length: u32) -> Slices {
-        let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(self.groups(rows));
+    pub fn slices(&self, kind: Kind, heads: u32, rows: u32, length: u32) -> Slices {
+        let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(self.groups(kind, rows));
         let busy: u64 = if self.caps.cpu { 8 } else { 512 };
         let wanted = busy.div_ceil(groups).min(length.div_ceil(SHORTEST_SLICE).into()) as u32;
         let wanted = self.config.slices.unwrap_or(wanted.max(length.div_ceil(LONGEST_SLICE)));
         // Rounding a slice up may leave none for the last ones.
-        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(self.variant.rows());
+        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(SLICE_STEP);
         Slices { count: length.div_ceil(length_each), length: length_each }
     }
 
-    fn groups(&self, rows: u32) -> u32 {
-        rows.div_ceil(self.variant.rows())
+    /// Workgroups for the own rows of a head.
+    fn groups(&self, kind: Kind, rows: u32) -> u32 {
+        rows.div_ceil(match self.variant {
+            AttentionVariant::Plain => 64,
+            AttentionVariant::Tiled => 8 * Tile::solve(kind, self.config, self.caps).rows,
+            AttentionVariant::Subgroup => 32,
+        })
     }
 
     /// Words of `slices` dense results of `heads` heads of `rows` rows of `width`; 0 for one slice.
@@ -500,7 +598,7 @@ impl<'a> Pass<'a> {
     /// L of the query rows and, with `terms`, D.
     pub fn prepare_rows(&self, terms: bool) -> Result<Launch> {
         let place = [self.x.first, self.x.batch, self.x.head, self.x.row];
-        let params = Params { v: place, ..self.params() };
+        let params = Params { other_values: place, ..self.params() };
         let constants = self.terms(self.config.value_dim(), Terms { terms, ..Terms::default() });
         let rows = self.config.lse_count();
         let bytes = 8 * rows + if terms { 2 * self.outputs() } else { 0 };
@@ -517,12 +615,14 @@ impl<'a> Pass<'a> {
             slice_length: slices.length,
             ..self.params()
         };
-        let groups =
-            u64::from(slices.count) * u64::from(batch) * u64::from(heads) * u64::from(self.groups(queries));
+        let groups = u64::from(slices.count)
+            * u64::from(batch)
+            * u64::from(heads)
+            * u64::from(self.groups(Kind::Forward, queries));
         let flops = self.products(self.config.head_dim) + if flags.values { self.products(dv) } else { 0 };
         let cost = Cost::new(flops.saturating_mul(2), self.inputs() + self.outputs());
         let shader = &self.variant.shaders().forward[self.even()];
-        Launch::new(shader, self.constants(flags), &params, groups, self.caps, cost)
+        Launch::new(shader, self.constants(Kind::Forward, flags), &params, groups, self.caps, cost)
     }
 
     /// The output and the log-sum-exp from those of the slices.
@@ -560,7 +660,7 @@ impl<'a> Pass<'a> {
             return self.config.queries;
         }
         let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
-        let rows = (CHUNK / row).max(1).next_multiple_of(self.variant.rows().into());
+        let rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into());
         rows.min(self.config.queries.into()) as u32
     }
 
@@ -596,7 +696,7 @@ impl<'a> Pass<'a> {
         let groups = u64::from(slices.count)
             * u64::from(batch)
             * u64::from(heads)
-            * u64::from(self.groups(end - first));
+            * u64::from(self.groups(Kind::Queries, end - first));
         let flags =
             Flags { sums: self.sums, write_ds: self.config.bias_gradient, values: true, ..Flags::default() };
         // Of five products backwards, the two that both passes compute count half in each.
@@ -604,24 +704,31 @@ impl<'a> Pass<'a> {
         let share = |n: u64| (u128::from(n) * u128::from(end - first) / u128::from(queries)) as u64;
         let cost = Cost::new(share(all), share(self.inputs() + 2 * self.outputs()));
         let shader = &self.variant.shaders().backward_queries[self.even()];
-        Launch::new(shader, self.constants(flags), &params, groups, self.caps, cost)
+        Launch::new(shader, self.constants(Kind::Queries, flags), &params, groups, self.caps, cost)
     }
 
     /// The gradients of keys (`keys`) and values (`values`).
     pub fn backward_keys(&self, slices: Slices, flags: Flags) -> Result<Launch> {
         let AttentionConfig { batch, keys, head_dim, .. } = *self.config;
         let (heads, dv) = (self.config.kv_heads(), self.config.value_dim());
+        let base = self.params();
         let params = Params {
+            own: base.other,
+            other: base.own,
+            own_values: base.other_values,
+            other_values: base.own_values,
             y: self.result(slices, self.k, heads, keys, head_dim)?,
             z: self.result(slices, self.v, heads, keys, dv)?,
             slices: slices.count,
             slice_length: slices.length,
             row_end: keys,
             row_heads: heads,
-            ..self.params()
+            ..base
         };
-        let groups =
-            u64::from(slices.count) * u64::from(batch) * u64::from(heads) * u64::from(self.groups(keys));
+        let groups = u64::from(slices.count)
+            * u64::from(batch)
+            * u64::from(heads)
+            * u64::from(self.groups(Kind::Keys, keys));
         let (d, dv) = (self.products(head_dim), self.products(dv));
         let flops = match (flags.keys, flags.values) {
             (true, true) => 3 * d + 3 * dv,
@@ -630,7 +737,7 @@ impl<'a> Pass<'a> {
         };
         let cost = Cost::new(flops, 2 * self.inputs() + 2 * self.outputs());
         let shader = &self.variant.shaders().backward_keys[self.even()];
-        Launch::new(shader, self.constants(flags), &params, groups, self.caps, cost)
+        Launch::new(shader, self.constants(Kind::Keys, flags), &params, groups, self.caps, cost)
     }
 
     /// The gradient of the bias from dS of the query rows `[first, end)`.

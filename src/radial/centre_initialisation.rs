@@ -1,7 +1,9 @@
 //! Centres and shapes of a radial field from what it is to represent: importance, weighted seeds,
 //! weighted k-means and covariances (Chen et al. 2023, section 3.2), all on the device.
 //!
-//! Memory is proportional to points plus centres; nothing of their product is stored.
+//! Memory is proportional to points plus centres; nothing of their product is stored. A picture that is
+//! too large for one buffer is weighed band by band ([`SobelBand`](super::SobelBand)), and enters as
+//! [`Importance::Given`].
 
 use super::cluster::{
     ClusterConfig, ClusterMeans, ClusterMeansArgs, ClusterShapes, ClusterShapesArgs, ClusterShapesConfig,
@@ -250,5 +252,22 @@ impl Kernel for CentreInitialisation {
         let args = ClusterShapesArgs { positions, weights, labels, centres, shapes, report, scratch };
         recording.append(kernel.prepare(&args)?);
         Ok(recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_megapixels_fit_into_bindings_of_128_mib() {
+        let config = CentreInitialisationConfig {
+            importance: Importance::Given { points: 4096 * 4096 },
+            ..CentreInitialisationConfig::for_picture(4096, 4096, 3, 400_000)
+        };
+        let plan = CentreInitialisation::plan(&config, &Capabilities::baseline()).unwrap();
+        assert!(plan.scratch.iter().all(|&bytes| bytes <= 128 << 20), "{:?}", plan.scratch);
+        // Points of 16 bytes, centres of a few hundred at the most.
+        assert!(plan.scratch_bytes() < 4096 * 4096 * 17 + 400_000 * 300, "{}", plan.scratch_bytes());
     }
 }

@@ -94,6 +94,8 @@ macro_rules! weighing {
 static CLEAR_REPORT: Shader =
     shader!("radial/importance", "clear_report", [index, weight], [write("cleared")]);
 static SOBEL: Shader = weighing!("sobel");
+static SOBEL_BAND: Shader =
+    shader!("radial/importance", "sobel_band", [index, weight], [read("values"), write("raw")]);
 static INVERSE_DISTANCE: Shader = weighing!("inverse_distance");
 static GIVEN: Shader = weighing!("given");
 static NORMALISE: Shader = shader!(
@@ -112,6 +114,8 @@ struct Params {
     width: u32,
     height: u32,
     channels: u32,
+    skipped: u32,
+    first: u32,
     root: u32,
 }
 
@@ -183,6 +187,91 @@ impl Kernel for ImportanceWeights {
         let sums = Arg::words("sums", sum_view, tree.size().into());
         recording.push(self.context.bind(normalise, &[sums, weights, report])?);
         Ok(recording)
+    }
+}
+
+/// Some rows of a picture that is too large for one buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SobelBandConfig {
+    /// Pixels in a row, at least 1.
+    pub width: u32,
+    /// Rows of the picture, at least 1.
+    pub height: u32,
+    /// Values of a pixel, at least 1.
+    pub channels: u32,
+    /// The first row of the band.
+    pub first_row: u32,
+    /// Rows of the band, at least 1.
+    pub rows: u32,
+}
+
+impl SobelBandConfig {
+    /// The rows of the picture that the kernel reads: those of the band, and one more on each side
+    /// where there is one.
+    #[must_use]
+    pub fn rows_read(&self) -> std::ops::Range<u32> {
+        let end = self.first_row.saturating_add(self.rows).saturating_add(1).min(self.height);
+        self.first_row.saturating_sub(1)..end
+    }
+
+    fn values(&self) -> Result<u32> {
+        count("values", &[self.rows_read().len() as u32, self.width, self.channels])
+    }
+}
+
+kernel! {
+    /// The gradient norms of a band of rows, not yet divided by their mean. After all bands,
+    /// [`Importance::Given`] makes weights of them, the same as [`Importance::Sobel`] of the whole.
+    SobelBand, SobelBandConfig
+}
+
+/// Buffers of [`SobelBand`].
+#[derive(Debug, Clone, Copy)]
+pub struct SobelBandArgs<'a> {
+    /// The rows of [`rows_read`](SobelBandConfig::rows_read), `[rows read, width, channels]`.
+    pub values: BufferView<'a>,
+    /// The gradient norms of the whole picture, `[height, width]`; those of the band are overwritten.
+    /// -1 where a pixel is not finite.
+    pub raw: BufferView<'a>,
+}
+
+impl SobelBand {
+    /// One invocation a pixel.
+    pub fn plan(config: &SobelBandConfig, caps: &Capabilities) -> Result<Plan> {
+        let SobelBandConfig { width, height, channels, first_row, rows } = *config;
+        count("raw", &[width, height])?;
+        for (what, value) in [("width", width), ("height", height), ("channels", channels), ("rows", rows)] {
+            check_config(value > 0, what, "at least 1", value)?;
+        }
+        let within = first_row.checked_add(rows).is_some_and(|end| end <= height);
+        check_config(within, "first_row, rows", "within the picture", (first_row, rows))?;
+        let values = u64::from(config.values()?);
+        let read = config.rows_read();
+        let params = Params {
+            points: rows * width,
+            width,
+            height: read.len() as u32,
+            channels,
+            skipped: first_row - read.start,
+            first: first_row * width,
+            ..Params::default()
+        };
+        let cost = Cost::new(16 * values, 4 * (values + u64::from(params.points)));
+        let groups = params.points.div_ceil(WORKGROUP).into();
+        Ok(Plan::single("pixel", Launch::new(&SOBEL_BAND, constants(), &params, groups, caps, cost)?))
+    }
+}
+
+impl Kernel for SobelBand {
+    type Args<'a> = SobelBandArgs<'a>;
+
+    fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        let pixels = u64::from(self.config.width) * u64::from(self.config.height);
+        let bound = [
+            Arg::words("values", args.values, self.config.values()?.into()),
+            Arg::words("raw", args.raw, pixels),
+        ];
+        Ok(Recording::single(self.context.bind(&self.plan.launches[0], &bound)?))
     }
 }
 

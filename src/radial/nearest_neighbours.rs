@@ -185,7 +185,11 @@ impl NearestConfig {
         };
         // So many centres a cell that a ball as wide as two cells holds about twice k: then the
         // first ring is enough for most points.
-        let ball = [2.0, 3.14, 4.19][(self.dims as usize - 1).min(2)];
+        let ball = match self.dims {
+            1 => 2.0,
+            2 => 3.1,
+            _ => 4.2,
+        };
         let a_cell = ((2 * self.k) as f32 / ball).round().max(1.0) as u32;
         let most_cells = (self.centres / a_cell).clamp(1, 1 << 24);
         Some(CentreGrid { dims: self.dims, centres: self.centres, most_cells, lattice })

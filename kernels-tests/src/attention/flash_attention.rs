@@ -396,7 +396,8 @@ fn backward(
 /// Bugs that the cases must find.
 pub const CANARIES: &[Canary] = &[];
 
-const VARIANTS: [AttentionVariant; 1] = [AttentionVariant::Plain];
+const VARIANTS: [AttentionVariant; 3] =
+    [AttentionVariant::Plain, AttentionVariant::Tiled, AttentionVariant::Subgroup];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(71);

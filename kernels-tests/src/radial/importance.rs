@@ -96,6 +96,41 @@ fn case(importance: Importance, what: &str, values: Vec<f32>) -> Case {
     .output("report", Expected::Exact(vec![unusable, uniform.into(), 0, 0, 0, 0, 0, 0]))
 }
 
+/// A picture in bands of so many rows.
+fn band_case(width: u32, height: u32, rows: u32, bad: Option<f32>, random: &mut Random) -> Case {
+    let channels = 3;
+    let mut values = random.vec((width * height * channels) as usize, 0.0, 1.0);
+    if let Some(bad) = bad {
+        values[(width * height / 2 * channels) as usize] = bad;
+    }
+    let whole = raw(Importance::Sobel { width, height, channels }, &values);
+    let expected: Vec<_> = whole.iter().map(|&w| if is_weight(w.0) { w } else { (-1.0, 1.0) }).collect();
+    let bands: Vec<SobelBandConfig> = (0..height)
+        .step_by(rows as usize)
+        .map(|first_row| {
+            let rows = rows.min(height - first_row);
+            SobelBandConfig { width, height, channels, first_row, rows }
+        })
+        .collect();
+    const NAMES: [&str; 4] = ["band 0", "band 1", "band 2", "band 3"];
+    let name = format!("{width} x {height} in bands of {rows} rows, {bad:?}");
+    let all = bands.clone();
+    let mut case = Case::new(KERNEL, name, move |context, b| {
+        let mut recording = patchfield::Recording::new();
+        for (band, name) in all.iter().zip(NAMES) {
+            let kernel = SobelBand::new(context, *band)?;
+            recording.append(kernel.prepare(&SobelBandArgs { values: b[name], raw: b["raw"] })?);
+        }
+        Ok(recording)
+    });
+    for (band, name) in bands.iter().zip(NAMES) {
+        let row = (width * channels) as usize;
+        let read = band.rows_read();
+        case = case.input(name, &values[read.start as usize * row..read.end as usize * row]);
+    }
+    case.output("raw", Expected::near(&expected, 24.0, 0.0))
+}
+
 fn pixel_case(width: u32, height: u32) -> Case {
     let place = |i: u32, side: u32| ((f64::from(i) + 0.5) / 64.0 - f64::from(side) / 128.0) as f32;
     let positions = (0..width * height)
@@ -123,6 +158,13 @@ pub const CANARIES: &[Canary] = &[
         shader: "radial/importance::sobel",
         find: "if !is_finite(pixel(x, y, c)) {",
         replace: "if false {",
+    },
+    Canary {
+        bug: "the row above a band taken for its first",
+        kernel: KERNEL,
+        shader: "radial/importance::sobel_band",
+        find: "i + params.skipped * params.width",
+        replace: "i",
     },
     Canary {
         bug: "the last child of a node left out",
@@ -174,18 +216,27 @@ pub fn cases() -> Vec<Case> {
         values.iter_mut().step_by(2).for_each(|x| *x = f32::NAN);
         cases.push(case(distances, "bad ones", values));
     }
+    for (width, height, rows) in [(1, 1, 1), (13, 7, 2), (5, 4, 1), (67, 9, 4), (70, 3, 3)] {
+        cases.push(band_case(width, height, rows, None, &mut random));
+        cases.push(band_case(width, height, rows, Some(f32::NAN), &mut random));
+    }
     cases.extend([pixel_case(1, 1), pixel_case(2, 3), pixel_case(97, 65)]);
     cases
 }
 
 /// What a configuration must refuse.
 pub fn refused(context: &patchfield::Context) -> Vec<Result<()>> {
+    let good = SobelBandConfig { width: 4, height: 4, channels: 3, first_row: 0, rows: 4 };
+    let band = |config| SobelBand::new(context, config).map(drop);
     vec![
         ImportanceWeights::new(context, Importance::Sobel { width: 0, height: 4, channels: 3 }).map(drop),
         ImportanceWeights::new(context, Importance::Sobel { width: 4, height: 4, channels: 0 }).map(drop),
         ImportanceWeights::new(context, Importance::Sobel { width: 70_000, height: 70_000, channels: 1 })
             .map(drop),
         ImportanceWeights::new(context, Importance::Given { points: 0 }).map(drop),
+        band(SobelBandConfig { first_row: 3, rows: 2, ..good }),
+        band(SobelBandConfig { rows: 0, ..good }),
+        band(SobelBandConfig { first_row: u32::MAX, ..good }),
         PixelPositions::new(context, PixelGrid { width: 0, height: 1 }).map(drop),
     ]
 }

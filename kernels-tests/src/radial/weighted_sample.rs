@@ -26,7 +26,7 @@ pub fn reference(config: &WeightedSampleConfig, weights: &[f32], state: &RandomS
         let words = [words(2 * i), words(2 * i + 1)].concat();
         let mut total = levels[levels.len() - 1][0];
         if total == 0.0 {
-            return (u64::from(words[0]) * u64::from(config.points) >> 32) as u32;
+            return ((u64::from(words[0]) * u64::from(config.points)) >> 32) as u32;
         }
         let mut at = 0;
         for below in (0..levels.len() - 1).rev() {

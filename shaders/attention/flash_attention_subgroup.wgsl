@@ -1,0 +1,493 @@
+// Flash attention for CPU adapters with subgroups of 8 (formulas: attention/flash_attention.wgsl).
+//
+// A workgroup is one subgroup and has 32 rows; an invocation has four of them, in registers: a vec4 is one
+// column of four rows. Four rows of the other side pass by at a time. An invocation loads one vec4 in eight
+// of these, and the others reach it by shuffles with constant lanes: forward 16 loads for 2,048 multiply-adds
+// at 64 columns. The softmax needs no other lane.
+// Nothing may depend on a variable index, for then an array is memory instead of registers. So the blocks of a
+// row are written out by doubling (`_2`, `_4`, ...), and what lies beyond D is dropped as constant.
+// Head dimensions up to 128. Workgroup memory: 0 bytes.
+//
+// Such adapters run both sides of every branch. So rows that are not there are zeros with hidden scores; only
+// where a window or a matrix hides single pairs (CAREFUL) are these kept out of the sums one by one, lest
+// NaN spread as 0 * NaN.
+
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;      // [slices, batch, heads, queries]
+@group(0) @binding(8) var<storage, read_write> extra: array<f32>;
+
+const ROWS: u32 = 32u;
+// Below every score, and far above HIDDEN: exp2(HIDDEN - m) is 0.
+const FLOOR: f32 = -2.0e38;
+const CAREFUL: bool = WINDOW || BIAS == 1u;
+const COLUMNS: u32 = 4u * (D4 + DV4);
+const PARTS: u32 = 4u * ((D4 + 7u) / 8u);
+const ALL_PARTS: u32 = PARTS + 4u * ((DV4 + 7u) / 8u);
+
+// Columns of four own rows and of four results, first those of width D, then those of the values.
+var<private> mine: array<vec4<f32>, COLUMNS>;
+var<private> sums: array<vec4<f32>, COLUMNS>;
+// This lane's part of the four rows that pass by: every eighth block, of each row one.
+var<private> part: array<vec4<f32>, ALL_PARTS>;
+
+// In matrices of products, a column is one row that passes by, and a row is one of the own.
+
+fn add_product(block: vec4<f32>, at: u32, sum: vec4<f32>) -> vec4<f32> {
+    return fma(block.wwww, mine[at + 3u], fma(block.zzzz, mine[at + 2u],
+           fma(block.yyyy, mine[at + 1u], fma(block.xxxx, mine[at], sum))));
+}
+
+fn products_block(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> {
+    if c >= select(D4, DV4, values) { return t; }
+    let at = select(0u, PARTS, values) + c / 8u * 4u;
+    let column = 4u * (select(0u, D4, values) + c);
+    return mat4x4<f32>(add_product(subgroupShuffle(part[at], c % 8u), column, t[0]),
+                       add_product(subgroupShuffle(part[at + 1u], c % 8u), column, t[1]),
+                       add_product(subgroupShuffle(part[at + 2u], c % 8u), column, t[2]),
+                       add_product(subgroupShuffle(part[at + 3u], c % 8u), column, t[3]));
+}
+
+fn products_2(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> { return products_block(products_block(t, values, c), values, c + 1u); }
+fn products_4(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> { return products_2(products_2(t, values, c), values, c + 2u); }
+fn products_8(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> { return products_4(products_4(t, values, c), values, c + 4u); }
+fn products_16(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> { return products_8(products_8(t, values, c), values, c + 8u); }
+fn products(values: bool) -> mat4x4<f32> { return products_16(products_16(mat4x4<f32>(), values, 0u), values, 16u); }
+
+// A column of the sums, and the same column of the four passing rows.
+fn add_weighted(sum: vec4<f32>, column: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) -> vec4<f32> {
+    if CAREFUL {
+        let hidden = vec4<f32>(HIDDEN);
+        var t = select(fma(column.xxxx, w[0], sum), sum, s[0] == hidden);
+        t = select(fma(column.yyyy, w[1], t), t, s[1] == hidden);
+        t = select(fma(column.zzzz, w[2], t), t, s[2] == hidden);
+        return select(fma(column.wwww, w[3], t), t, s[3] == hidden);
+    }
+    return fma(column.wwww, w[3], fma(column.zzzz, w[2], fma(column.yyyy, w[1], fma(column.xxxx, w[0], sum))));
+}
+
+// Scales the sums, and adds the passing rows with the weights `w`; `s` tells who is hidden from whom.
+fn add_rows_block(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) {
+    if c >= select(D4, DV4, values) { return; }
+    let at = select(0u, PARTS, values) + c / 8u * 4u;
+    let column = 4u * (select(0u, D4, values) + c);
+    let t = transpose(mat4x4<f32>(subgroupShuffle(part[at], c % 8u), subgroupShuffle(part[at + 1u], c % 8u),
+                                  subgroupShuffle(part[at + 2u], c % 8u), subgroupShuffle(part[at + 3u], c % 8u)));
+    sums[column] = add_weighted(factor * sums[column], t[0], w, s);
+    sums[column + 1u] = add_weighted(factor * sums[column + 1u], t[1], w, s);
+    sums[column + 2u] = add_weighted(factor * sums[column + 2u], t[2], w, s);
+    sums[column + 3u] = add_weighted(factor * sums[column + 3u], t[3], w, s);
+}
+
+fn add_rows_2(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_block(c, values, factor, w, s); add_rows_block(c + 1u, values, factor, w, s); }
+fn add_rows_4(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_2(c, values, factor, w, s); add_rows_2(c + 2u, values, factor, w, s); }
+fn add_rows_8(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_4(c, values, factor, w, s); add_rows_4(c + 4u, values, factor, w, s); }
+fn add_rows_16(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_8(c, values, factor, w, s); add_rows_8(c + 8u, values, factor, w, s); }
+fn add_rows(values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_16(0u, values, factor, w, s); add_rows_16(16u, values, factor, w, s); }
+
+// The passing rows that begin at `at.x`, ...: zeros for those that are not there. Block c / 8 of each.
+fn load_other_block(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) {
+    if c >= D4 || c % 8u != 0u { return; }
+    let zero = vec4<f32>();
+    part[c / 2u] = select(zero, get_other(at.x, c + lane), is_there.x);
+    part[c / 2u + 1u] = select(zero, get_other(at.y, c + lane), is_there.y);
+    part[c / 2u + 2u] = select(zero, get_other(at.z, c + lane), is_there.z);
+    part[c / 2u + 3u] = select(zero, get_other(at.w, c + lane), is_there.w);
+}
+
+fn load_other_2(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_block(c, at, is_there, lane); load_other_block(c + 1u, at, is_there, lane); }
+fn load_other_4(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_2(c, at, is_there, lane); load_other_2(c + 2u, at, is_there, lane); }
+fn load_other_8(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_4(c, at, is_there, lane); load_other_4(c + 4u, at, is_there, lane); }
+fn load_other_16(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_8(c, at, is_there, lane); load_other_8(c + 8u, at, is_there, lane); }
+fn load_other(at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_16(0u, at, is_there, lane); load_other_16(16u, at, is_there, lane); }
+
+fn load_other_values_block(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) {
+    if c >= DV4 || c % 8u != 0u { return; }
+    let zero = vec4<f32>();
+    part[PARTS + c / 2u] = select(zero, get_other_values(at.x, c + lane), is_there.x);
+    part[PARTS + c / 2u + 1u] = select(zero, get_other_values(at.y, c + lane), is_there.y);
+    part[PARTS + c / 2u + 2u] = select(zero, get_other_values(at.z, c + lane), is_there.z);
+    part[PARTS + c / 2u + 3u] = select(zero, get_other_values(at.w, c + lane), is_there.w);
+}
+
+fn load_other_values_2(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_values_block(c, at, is_there, lane); load_other_values_block(c + 1u, at, is_there, lane); }
+fn load_other_values_4(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_values_2(c, at, is_there, lane); load_other_values_2(c + 2u, at, is_there, lane); }
+fn load_other_values_8(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_values_4(c, at, is_there, lane); load_other_values_4(c + 4u, at, is_there, lane); }
+fn load_other_values_16(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_values_8(c, at, is_there, lane); load_other_values_8(c + 8u, at, is_there, lane); }
+fn load_other_values(at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_values_16(0u, at, is_there, lane); load_other_values_16(16u, at, is_there, lane); }
+
+fn set_columns(first: u32, t: mat4x4<f32>) {
+    mine[first] = t[0];
+    mine[first + 1u] = t[1];
+    mine[first + 2u] = t[2];
+    mine[first + 3u] = t[3];
+}
+
+fn load_own_block(c: u32, at: vec4<u32>) {
+    if c >= D4 { return; }
+    set_columns(4u * c, transpose(mat4x4<f32>(get_own(at.x, c), get_own(at.y, c), get_own(at.z, c), get_own(at.w, c))));
+}
+
+fn load_own_2(c: u32, at: vec4<u32>) { load_own_block(c, at); load_own_block(c + 1u, at); }
+fn load_own_4(c: u32, at: vec4<u32>) { load_own_2(c, at); load_own_2(c + 2u, at); }
+fn load_own_8(c: u32, at: vec4<u32>) { load_own_4(c, at); load_own_4(c + 4u, at); }
+fn load_own_16(c: u32, at: vec4<u32>) { load_own_8(c, at); load_own_8(c + 8u, at); }
+fn load_own(at: vec4<u32>) { load_own_16(0u, at); load_own_16(16u, at); }
+
+fn load_own_values_block(c: u32, at: vec4<u32>) {
+    if c >= DV4 { return; }
+    set_columns(4u * (D4 + c), transpose(mat4x4<f32>(get_own_values(at.x, c), get_own_values(at.y, c),
+                                                     get_own_values(at.z, c), get_own_values(at.w, c))));
+}
+
+fn load_own_values_2(c: u32, at: vec4<u32>) { load_own_values_block(c, at); load_own_values_block(c + 1u, at); }
+fn load_own_values_4(c: u32, at: vec4<u32>) { load_own_values_2(c, at); load_own_values_2(c + 2u, at); }
+fn load_own_values_8(c: u32, at: vec4<u32>) { load_own_values_4(c, at); load_own_values_4(c + 4u, at); }
+fn load_own_values_16(c: u32, at: vec4<u32>) { load_own_values_8(c, at); load_own_values_8(c + 8u, at); }
+fn load_own_values(at: vec4<u32>) { load_own_values_16(0u, at); load_own_values_16(16u, at); }
+
+// Four rows of a block of the sums; 0 for a row that sees nothing.
+fn result_block(values: bool, c: u32, factor: vec4<f32>) -> mat4x4<f32> {
+    let at = 4u * (select(0u, D4, values) + c);
+    let zero = vec4<f32>();
+    let no = factor == zero;
+    return transpose(mat4x4<f32>(select(factor * sums[at], zero, no), select(factor * sums[at + 1u], zero, no),
+                                 select(factor * sums[at + 2u], zero, no), select(factor * sums[at + 3u], zero, no)));
+}
+
+fn put_output_block(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) {
+    if c >= DV4 { return; }
+    let t = result_block(true, c, factor);
+    if is_own.x { put_o(at.x, c, t[0]); }
+    if is_own.y { put_o(at.y, c, t[1]); }
+    if is_own.z { put_o(at.z, c, t[2]); }
+    if is_own.w { put_o(at.w, c, t[3]); }
+}
+
+fn put_output_2(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_block(c, at, is_own, factor); put_output_block(c + 1u, at, is_own, factor); }
+fn put_output_4(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_2(c, at, is_own, factor); put_output_2(c + 2u, at, is_own, factor); }
+fn put_output_8(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_4(c, at, is_own, factor); put_output_4(c + 4u, at, is_own, factor); }
+fn put_output_16(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_8(c, at, is_own, factor); put_output_8(c + 8u, at, is_own, factor); }
+fn put_output(at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_16(0u, at, is_own, factor); put_output_16(16u, at, is_own, factor); }
+
+fn put_gradient_block(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) {
+    if c >= D4 { return; }
+    let t = result_block(false, c, factor);
+    if is_own.x { put_d_own(at.x, c, t[0]); }
+    if is_own.y { put_d_own(at.y, c, t[1]); }
+    if is_own.z { put_d_own(at.z, c, t[2]); }
+    if is_own.w { put_d_own(at.w, c, t[3]); }
+}
+
+fn put_gradient_2(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_gradient_block(c, at, is_own, factor); put_gradient_block(c + 1u, at, is_own, factor); }
+fn put_gradient_4(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_gradient_2(c, at, is_own, factor); put_gradient_2(c + 2u, at, is_own, factor); }
+fn put_gradient_8(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_gradient_4(c, at, is_own, factor); put_gradient_4(c + 4u, at, is_own, factor); }
+fn put_gradient_16(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_gradient_8(c, at, is_own, factor); put_gradient_8(c + 8u, at, is_own, factor); }
+fn put_gradient(at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_gradient_16(0u, at, is_own, factor); put_gradient_16(16u, at, is_own, factor); }
+
+fn put_value_gradient_block(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) {
+    if c >= DV4 { return; }
+    let t = result_block(true, c, factor);
+    if is_own.x { put_d_own_values(at.x, c, t[0]); }
+    if is_own.y { put_d_own_values(at.y, c, t[1]); }
+    if is_own.z { put_d_own_values(at.z, c, t[2]); }
+    if is_own.w { put_d_own_values(at.w, c, t[3]); }
+}
+
+fn put_value_gradient_2(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_value_gradient_block(c, at, is_own, factor); put_value_gradient_block(c + 1u, at, is_own, factor); }
+fn put_value_gradient_4(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_value_gradient_2(c, at, is_own, factor); put_value_gradient_2(c + 2u, at, is_own, factor); }
+fn put_value_gradient_8(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_value_gradient_4(c, at, is_own, factor); put_value_gradient_4(c + 4u, at, is_own, factor); }
+fn put_value_gradient_16(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_value_gradient_8(c, at, is_own, factor); put_value_gradient_8(c + 8u, at, is_own, factor); }
+fn put_value_gradient(at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_value_gradient_16(0u, at, is_own, factor); put_value_gradient_16(16u, at, is_own, factor); }
+
+// <own, sums> of each own row.
+fn add_dot_block(c: u32, unused: u32) {
+    if c >= D4 { return; }
+    dots = fma(mine[4u * c], sums[4u * c], fma(mine[4u * c + 1u], sums[4u * c + 1u],
+           fma(mine[4u * c + 2u], sums[4u * c + 2u], fma(mine[4u * c + 3u], sums[4u * c + 3u], dots))));
+}
+
+var<private> dots: vec4<f32>;
+
+fn add_dot_2(c: u32, unused: u32) { add_dot_block(c, unused); add_dot_block(c + 1u, unused); }
+fn add_dot_4(c: u32, unused: u32) { add_dot_2(c, unused); add_dot_2(c + 2u, unused); }
+fn add_dot_8(c: u32, unused: u32) { add_dot_4(c, unused); add_dot_4(c + 4u, unused); }
+fn add_dot_16(c: u32, unused: u32) { add_dot_8(c, unused); add_dot_8(c + 8u, unused); }
+fn add_dot(unused: u32) { add_dot_16(0u, unused); add_dot_16(16u, unused); }
+
+// NaN stays NaN, which not every exp2 keeps.
+fn weights(s: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
+    let d = s - m;
+    return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
+}
+
+fn known_weights(s: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
+    let d = s - m;
+    let e = exp2(select(d, vec4<f32>(), d > vec4<f32>()));
+    return select(e, d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
+}
+
+// Four rows with their places on the grid of the table.
+struct Rows { row: vec4<u32>, down: vec4<u32>, right: vec4<u32> }
+
+fn rows_of(row: vec4<u32>) -> Rows {
+    let x = grid_place(row.x);
+    let y = grid_place(row.y);
+    let z = grid_place(row.z);
+    let w = grid_place(row.w);
+    return Rows(row, vec4<u32>(x.x, y.x, z.x, w.x), vec4<u32>(x.y, y.y, z.y, w.y));
+}
+
+// Four times row `row`.
+fn row_of(row: u32) -> Rows {
+    let x = grid_place(row);
+    return Rows(vec4<u32>(row), vec4<u32>(x.x), vec4<u32>(x.y));
+}
+
+fn scores(product: vec4<f32>, batch: u32, head: u32, q: Rows, k: Rows, is_there: bool) -> vec4<f32> {
+    var s = product;
+    if BIAS > 0u {
+        let query = min(q.row, vec4<u32>(params.queries - 1u));
+        let key = min(k.row, vec4<u32>(params.keys - 1u));
+        s.x = add_bias(s.x, batch, head, query.x, key.x, vec2<u32>(q.down.x, q.right.x), vec2<u32>(k.down.x, k.right.x));
+        s.y = add_bias(s.y, batch, head, query.y, key.y, vec2<u32>(q.down.y, q.right.y), vec2<u32>(k.down.y, k.right.y));
+        s.z = add_bias(s.z, batch, head, query.z, key.z, vec2<u32>(q.down.z, q.right.z), vec2<u32>(k.down.z, k.right.z));
+        s.w = add_bias(s.w, batch, head, query.w, key.w, vec2<u32>(q.down.w, q.right.w), vec2<u32>(k.down.w, k.right.w));
+    }
+    if WINDOW {
+        let position = vec4<i32>(q.row) + vec4<i32>(params.offset);
+        let near = vec4<i32>(k.row) >= position - vec4<i32>(params.before);
+        s = select(vec4<f32>(HIDDEN), s, near & (vec4<i32>(k.row) <= position + vec4<i32>(params.after)));
+    }
+    return select(vec4<f32>(HIDDEN), s, is_there);
+}
+
+fn has_key(batch: u32, key: u32, end: u32) -> bool {
+    return key < end && !is_masked(batch, min(key, params.keys - 1u));
+}
+
+const FOUR: vec4<u32> = vec4<u32>(0u, 1u, 2u, 3u);
+
+@compute @workgroup_size(8)
+fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+           @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let p = place(group, ROWS);
+    let row = vec4<u32>(p.row + local) + 8u * FOUR;
+    let is_own = row < vec4<u32>(params.row_end);
+    let query = min(row, vec4<u32>(params.row_end - 1u));
+    let kv_head = p.head / params.sharing;
+    let other_at = params.other_first + p.batch * params.other_batch + kv_head * params.other_head;
+    let values_at = params.other_values_first + p.batch * params.other_values_batch + kv_head * params.other_values_head;
+    let scale = score_scale(p.head);
+    load_own(params.own_first + p.batch * params.own_batch + p.head * params.own_head + query * params.own_row);
+    let rows_at = (p.batch * params.heads + p.head) * params.queries;
+    var m = vec4<f32>(FLOOR);
+    if KNOWN {
+        m = vec4<f32>(row_terms(p.batch, p.head, query.x).x, row_terms(p.batch, p.head, query.y).x,
+                      row_terms(p.batch, p.head, query.z).x, row_terms(p.batch, p.head, query.w).x);
+    }
+    let queries = rows_of(query);
+    var l = vec4<f32>();
+    let range = key_range(p.slice, p.row, ROWS);
+    for (var j = range.x; j < range.y; j += 4u) {
+        let key = min(vec4<u32>(j) + FOUR, vec4<u32>(params.keys - 1u));
+        let is_there = vec4<bool>(has_key(p.batch, j, range.y), has_key(p.batch, j + 1u, range.y),
+                                  has_key(p.batch, j + 2u, range.y), has_key(p.batch, j + 3u, range.y));
+        load_other(other_at + key * params.other_row, is_there, lane);
+        if VALUES { load_other_values(values_at + key * params.other_values_row, is_there, lane); }
+        let t = products(false);
+        let s = mat4x4<f32>(scores(scale * t[0], p.batch, p.head, queries, row_of(j), is_there.x),
+                            scores(scale * t[1], p.batch, p.head, queries, row_of(j + 1u), is_there.y),
+                            scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.z),
+                            scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.w));
+        var shrink = vec4<f32>(1.0);
+        var w: mat4x4<f32>;
+        if KNOWN {
+            w = mat4x4<f32>(known_weights(s[0], m), known_weights(s[1], m), known_weights(s[2], m), known_weights(s[3], m));
+        } else {
+            let highest = max(max(m, max(s[0], s[1])), max(s[2], s[3]));
+            shrink = exp2(m - highest);
+            m = highest;
+            w = mat4x4<f32>(weights(s[0], m), weights(s[1], m), weights(s[2], m), weights(s[3], m));
+        }
+        l = fma(l, shrink, (w[0] + w[1]) + (w[2] + w[3]));
+        if VALUES { add_rows(true, shrink, w, s); }
+    }
+    if VALUES {
+        var factor = vec4<f32>(row_weight(p.batch, p.head, query.x), row_weight(p.batch, p.head, query.y),
+                               row_weight(p.batch, p.head, query.z), row_weight(p.batch, p.head, query.w));
+        if !KNOWN { factor = select(factor / l, vec4<f32>(), l == vec4<f32>()); }
+        let at = params.y_first + p.slice * params.y_slice + p.batch * params.y_batch + p.head * params.y_head;
+        put_output(at + row * params.y_row, is_own, factor);
+    }
+    if !KNOWN {
+        let at = p.slice * params.batch * params.heads * params.queries + rows_at;
+        if is_own.x { lse[at + row.x] = log_sum(m.x, l.x); }
+        if is_own.y { lse[at + row.y] = log_sum(m.y, l.y); }
+        if is_own.z { lse[at + row.z] = log_sum(m.z, l.z); }
+        if is_own.w { lse[at + row.w] = log_sum(m.w, l.w); }
+    }
+}
+
+// dS for one passing row; a hidden pair has none, whatever its terms are.
+fn score_gradients(s: vec4<f32>, w: vec4<f32>, dp: vec4<f32>, factor: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+    return select(w * (factor * dp - d), vec4<f32>(), s == vec4<f32>(HIDDEN));
+}
+
+fn keep_ds(at: vec4<u32>, is_own: vec4<bool>, is_there: bool, ds: vec4<f32>) {
+    if is_own.x && is_there { extra[at.x] = ds.x; }
+    if is_own.y && is_there { extra[at.y] = ds.y; }
+    if is_own.z && is_there { extra[at.z] = ds.z; }
+    if is_own.w && is_there { extra[at.w] = ds.w; }
+}
+
+fn keep_sums(at: u32, is_own: bool, dot: f32, gate_sum: f32) {
+    if is_own {
+        extra[at] = dot;
+        extra[at + 1u] = gate_sum;
+    }
+}
+
+@compute @workgroup_size(8)
+fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                    @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let p = place(group, ROWS);
+    let row = vec4<u32>(p.row + local) + 8u * FOUR;
+    let is_own = row < vec4<u32>(params.row_end);
+    let query = min(row, vec4<u32>(params.row_end - 1u));
+    let kv_head = p.head / params.sharing;
+    let other_at = params.other_first + p.batch * params.other_batch + kv_head * params.other_head;
+    let values_at = params.other_values_first + p.batch * params.other_values_batch + kv_head * params.other_values_head;
+    let scale = score_scale(p.head);
+    load_own(params.own_first + p.batch * params.own_batch + p.head * params.own_head + query * params.own_row);
+    load_own_values(params.own_values_first + p.batch * params.own_values_batch + p.head * params.own_values_head
+                    + query * params.own_values_row);
+    let terms = mat4x2<f32>(row_terms(p.batch, p.head, query.x), row_terms(p.batch, p.head, query.y),
+                            row_terms(p.batch, p.head, query.z), row_terms(p.batch, p.head, query.w));
+    let l = vec4<f32>(terms[0].x, terms[1].x, terms[2].x, terms[3].x);
+    let d = vec4<f32>(terms[0].y, terms[1].y, terms[2].y, terms[3].y);
+    let factor = vec4<f32>(row_weight(p.batch, p.head, query.x), row_weight(p.batch, p.head, query.y),
+                           row_weight(p.batch, p.head, query.z), row_weight(p.batch, p.head, query.w));
+    let queries = rows_of(query);
+    let ds_at = vec4<u32>(params.extra_ds) + ((p.batch * params.heads + p.head) * (params.row_end - params.row_first)
+              + row - params.row_first) * params.keys;
+    var gate_sums = vec4<f32>();
+    let range = key_range(p.slice, p.row, ROWS);
+    for (var j = range.x; j < range.y; j += 4u) {
+        let key = min(vec4<u32>(j) + FOUR, vec4<u32>(params.keys - 1u));
+        let is_there = vec4<bool>(has_key(p.batch, j, range.y), has_key(p.batch, j + 1u, range.y),
+                                  has_key(p.batch, j + 2u, range.y), has_key(p.batch, j + 3u, range.y));
+        load_other(other_at + key * params.other_row, is_there, lane);
+        load_other_values(values_at + key * params.other_values_row, is_there, lane);
+        let t = products(false);
+        let s = mat4x4<f32>(scores(scale * t[0], p.batch, p.head, queries, row_of(j), is_there.x),
+                            scores(scale * t[1], p.batch, p.head, queries, row_of(j + 1u), is_there.y),
+                            scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.z),
+                            scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.w));
+        let w = mat4x4<f32>(known_weights(s[0], l), known_weights(s[1], l), known_weights(s[2], l), known_weights(s[3], l));
+        let dp = products(true);
+        let ds = mat4x4<f32>(score_gradients(s[0], w[0], dp[0], factor, d), score_gradients(s[1], w[1], dp[1], factor, d),
+                             score_gradients(s[2], w[2], dp[2], factor, d), score_gradients(s[3], w[3], dp[3], factor, d));
+        add_rows(false, vec4<f32>(1.0), ds, s);
+        if SUMS {
+            let hidden = vec4<f32>(HIDDEN);
+            gate_sums = select(fma(w[0], dp[0], gate_sums), gate_sums, s[0] == hidden);
+            gate_sums = select(fma(w[1], dp[1], gate_sums), gate_sums, s[1] == hidden);
+            gate_sums = select(fma(w[2], dp[2], gate_sums), gate_sums, s[2] == hidden);
+            gate_sums = select(fma(w[3], dp[3], gate_sums), gate_sums, s[3] == hidden);
+        }
+        if WRITE_DS {
+            keep_ds(ds_at + j, is_own, is_there.x, ds[0]);
+            keep_ds(ds_at + j + 1u, is_own, is_there.y, ds[1]);
+            keep_ds(ds_at + j + 2u, is_own, is_there.z, ds[2]);
+            keep_ds(ds_at + j + 3u, is_own, is_there.w, ds[3]);
+        }
+    }
+    let at = params.y_first + p.slice * params.y_slice + p.batch * params.y_batch + p.head * params.y_head;
+    put_gradient(at + row * params.y_row, is_own, vec4<f32>(LN_2 * scale));
+    if SUMS {
+        add_dot(0u);
+        let sums_at = vec4<u32>(params.extra_sums)
+                    + 2u * (((p.slice * params.batch + p.batch) * params.heads + p.head) * params.queries + row);
+        keep_sums(sums_at.x, is_own.x, dots.x, gate_sums.x);
+        keep_sums(sums_at.y, is_own.y, dots.y, gate_sums.y);
+        keep_sums(sums_at.z, is_own.z, dots.z, gate_sums.z);
+        keep_sums(sums_at.w, is_own.w, dots.w, gate_sums.w);
+    }
+}
+
+@compute @workgroup_size(8)
+fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                 @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let p = place(group, ROWS);
+    let row = vec4<u32>(p.row + local) + 8u * FOUR;
+    let is_own = row < vec4<u32>(params.row_end);
+    let key = min(row, vec4<u32>(params.row_end - 1u));
+    load_own(params.own_first + p.batch * params.own_batch + p.head * params.own_head + key * params.own_row);
+    if KEYS {
+        load_own_values(params.own_values_first + p.batch * params.own_values_batch + p.head * params.own_values_head
+                        + key * params.own_values_row);
+    }
+    let keys = rows_of(key);
+    let range = query_range(p.slice, p.row, ROWS);
+    for (var head = p.head * params.sharing; head < (p.head + 1u) * params.sharing; head++) {
+        let other_at = params.other_first + p.batch * params.other_batch + head * params.other_head;
+        let values_at = params.other_values_first + p.batch * params.other_values_batch + head * params.other_values_head;
+        let scale = score_scale(head);
+        let first_row = (p.batch * params.heads + head) * params.queries;
+        let last_term = params.rows_at + 2u * (first_row + params.queries) - 1u;
+        let one_weight = row_weight(p.batch, head, 0u);
+        for (var i = range.x; i < range.y; i += 4u) {
+            let next = vec4<u32>(i) + FOUR;
+            let query = min(next, vec4<u32>(params.queries - 1u));
+            let is_there = next < vec4<u32>(range.y);
+            load_other(other_at + query * params.other_row, is_there, lane);
+            load_other_values(values_at + query * params.other_values_row, is_there, lane);
+            // L and D of four rows are eight words, one a lane.
+            let term = side[min(params.rows_at + 2u * (first_row + i) + lane, last_term)];
+            var factor = vec4<f32>(one_weight);
+            if WEIGHTS {
+                let weight = row_weight(p.batch, head, min(i + lane % 4u, params.queries - 1u));
+                factor = vec4<f32>(subgroupShuffle(weight, 0u), subgroupShuffle(weight, 1u),
+                                   subgroupShuffle(weight, 2u), subgroupShuffle(weight, 3u));
+            }
+            let t = products(false);
+            let s = mat4x4<f32>(scores(scale * t[0], p.batch, head, row_of(i), keys, is_there.x),
+                                scores(scale * t[1], p.batch, head, row_of(i + 1u), keys, is_there.y),
+                                scores(scale * t[2], p.batch, head, row_of(i + 2u), keys, is_there.z),
+                                scores(scale * t[3], p.batch, head, row_of(i + 3u), keys, is_there.w));
+            let w = mat4x4<f32>(known_weights(s[0], vec4<f32>(subgroupShuffle(term, 0u))),
+                                known_weights(s[1], vec4<f32>(subgroupShuffle(term, 2u))),
+                                known_weights(s[2], vec4<f32>(subgroupShuffle(term, 4u))),
+                                known_weights(s[3], vec4<f32>(subgroupShuffle(term, 6u))));
+            if VALUES {
+                add_rows(true, vec4<f32>(1.0),
+                         mat4x4<f32>(factor.x * w[0], factor.y * w[1], factor.z * w[2], factor.w * w[3]), s);
+            }
+            if KEYS {
+                let dp = products(true);
+                let ds = mat4x4<f32>(
+                    score_gradients(s[0], w[0], dp[0], factor.xxxx, vec4<f32>(subgroupShuffle(term, 1u))),
+                    score_gradients(s[1], w[1], dp[1], factor.yyyy, vec4<f32>(subgroupShuffle(term, 3u))),
+                    score_gradients(s[2], w[2], dp[2], factor.zzzz, vec4<f32>(subgroupShuffle(term, 5u))),
+                    score_gradients(s[3], w[3], dp[3], factor.wwww, vec4<f32>(subgroupShuffle(term, 7u))));
+                add_rows(false, vec4<f32>(1.0), (LN_2 * scale) * ds, s);
+            }
+        }
+    }
+    let is_kept = vec4<bool>(!is_masked(p.batch, key.x), !is_masked(p.batch, key.y),
+                             !is_masked(p.batch, key.z), !is_masked(p.batch, key.w));
+    let factor = select(vec4<f32>(), vec4<f32>(1.0), is_kept);
+    if KEYS {
+        let at = params.y_first + p.slice * params.y_slice + p.batch * params.y_batch + p.head * params.y_head;
+        put_gradient(at + row * params.y_row, is_own, factor);
+    }
+    if VALUES {
+        let at = params.z_first + p.slice * params.z_slice + p.batch * params.z_batch + p.head * params.z_head;
+        put_value_gradient(at + row * params.z_row, is_own, factor);
+    }
+}
