@@ -1,8 +1,6 @@
 //! What people ask for by name. A model holds no WGSL; it is put together from kernels.
 
 // Fitting and rendering wait for the device: without `blocking` much of these has no caller.
-#[cfg_attr(not(feature = "blocking"), allow(dead_code, unused_imports))]
-mod centre_placement;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod distance_field;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]

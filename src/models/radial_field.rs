@@ -9,12 +9,13 @@ use super::picture::Picture;
 use super::sampler::Sampler;
 use crate::dense::{
     ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Optimizer, OptimizerArgs, OptimizerConfig,
-    StepValues,
+    RandomState, StepValues,
 };
 use crate::dispatch::{
     BufferView, Context, Error, Kernel, Planned, Recording, Result, Scratch, check_config,
 };
 use crate::radial::{
+    CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport,
     FusedMlpBackward, FusedMlpBackwardArgs, FusedMlpConfig, FusedMlpForward, FusedMlpForwardArgs,
     GridEncodingBackwardTable, GridEncodingBackwardTableArgs, GridEncodingConfig, GridEncodingForward,
     GridEncodingForwardArgs, RadialFunction, RadialShape,
@@ -344,12 +345,26 @@ impl RadialField {
         seed: u64,
     ) -> Result<Self> {
         let field = Self::new(context, config, seed)?;
-        if let (Some(hybrid), Some(radial)) = (&field.hybrid, &config.radial) {
-            let placed =
-                super::centre_placement::place(context, picture, radial.extent, radial.centres, seed)?;
-            hybrid.centres.write(context, &placed.centres)?;
-            hybrid.shapes.write(context, &placed.shapes)?;
-        }
+        let (Some(hybrid), Some(radial)) = (&field.hybrid, &config.radial) else { return Ok(field) };
+        let Picture { width, height, channels, data } = picture;
+        let extent = [width, height].map(|&n| f64::from(n) / 128.0);
+        let need = format!("the picture's {extent:?}");
+        check_config(radial.extent == extent, "extent", &need, radial.extent)?;
+        let config = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let initialisation = CentreInitialisation::new(context, config)?;
+        let values = Tensor::from_slice(context, "picture", &[*height, *width, *channels], data)?;
+        let state = context.create_storage_with("random state", RandomState::new(seed, 0).bytes())?;
+        let report = context.create_storage("report", CentreReport::WORDS * 4)?;
+        let scratch = initialisation.create_scratch()?;
+        context.run_blocking(&initialisation.prepare(&CentreInitialisationArgs {
+            values: values.view(),
+            positions: None,
+            state: BufferView::new(&state),
+            centres: hybrid.centres.view(),
+            shapes: hybrid.shapes.view(),
+            report: BufferView::new(&report),
+            scratch: &scratch,
+        })?)?;
         Ok(field)
     }
 

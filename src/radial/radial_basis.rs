@@ -130,7 +130,7 @@ pub struct RadialBasisConfig {
     /// Points, at least 1.
     pub points: u32,
     /// Invocations that share the pairs of a centre in the backward pass: a power of two up to 64.
-    /// `None`: 32, and 1 on CPU adapters.
+    /// `None`: 32, and on CPU adapters as few as the longest list allows.
     pub lanes: Option<u32>,
 }
 
@@ -198,6 +198,19 @@ static BACKWARD_CENTRES: Shader = shader!(
     ]
 );
 
+/// How many invocations must share a list that may hold all `pairs`, of at most `most`: Mesa's
+/// llvmpipe ends all loops of an invocation after 65,535 rounds.
+pub(super) fn fewest_lanes(what: &'static str, pairs: u64, most: u32, caps: &Capabilities) -> Result<u32> {
+    const ROUNDS: u64 = 60_000;
+    if !caps.cpu {
+        return Ok(1);
+    }
+    let lanes = pairs.div_ceil(ROUNDS).next_power_of_two();
+    let need = format!("such that there are at most {} pairs on a CPU adapter", u64::from(most) * ROUNDS);
+    check_config(lanes <= most.into(), what, &need, pairs)?;
+    Ok(lanes as u32)
+}
+
 impl RadialBasisConfig {
     fn check(&self) -> Result<()> {
         check_config((1..=4).contains(&self.dims), "dims", "1 to 4", self.dims)?;
@@ -216,8 +229,9 @@ impl RadialBasisConfig {
         count("neighbours", &[self.points, self.neighbours]).map(drop)
     }
 
-    fn lanes(&self, caps: &Capabilities) -> u32 {
-        self.lanes.unwrap_or(if caps.cpu { 1 } else { 32 })
+    fn lanes(&self, caps: &Capabilities) -> Result<u32> {
+        let fewest = fewest_lanes("points", self.pairs(), WORKGROUP, caps)?;
+        Ok(self.lanes.unwrap_or(if caps.cpu { 1 } else { 32 }).max(fewest))
     }
 
     fn pairs(&self) -> u64 {
@@ -360,7 +374,7 @@ impl RadialBasisBackward {
         let (pairs, flops) = (config.pairs(), config.flops());
         let cost = Cost::new(2 * flops, 2 * config.geometry_bytes() + 12 * pairs);
         let points = config.launch(&BACKWARD_POINTS, 1, config.points.div_ceil(WORKGROUP), cost, caps)?;
-        let lanes = config.lanes(caps);
+        let lanes = config.lanes(caps)?;
         let groups = config.centres.div_ceil(WORKGROUP / lanes);
         let cost = Cost::new(2 * flops, 2 * config.geometry_bytes() + 8 * pairs);
         let centres = config.launch(&BACKWARD_CENTRES, lanes, groups, cost, caps)?;

@@ -1,5 +1,6 @@
 //! Features of radial bases by multi-frequency sinusoids (`shaders/radial/sinusoid_composition.wgsl`).
 
+use super::radial_basis::fewest_lanes;
 use crate::dense::{ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction};
 use crate::dispatch::{
     Arg, Binding, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result,
@@ -429,11 +430,15 @@ impl SinusoidCompositionBackward {
                 _ => push(0, slots, slots.div_ceil(WORKGROUP.into()))?,
             }
         }
-        let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 };
+        let fewest = fewest_lanes("points", pairs, 32, caps)?;
+        let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 }.max(fewest);
         let groups = u64::from(forward.centres) * items.div_ceil(TILE.into());
         let lists = inputs + 4 * u64::from(forward.centres) + 4 * forward.weights();
         if *weights {
-            let shader = &shaders.weight_gradient[usize::from(variant == Variant::Subgroup)];
+            // It takes eight pairs in a round.
+            let subgroup = variant == Variant::Subgroup && fewest <= 8;
+            let shader = &shaders.weight_gradient[usize::from(subgroup)];
+            let lanes = if subgroup { 1 } else { lanes };
             let cost = Cost::new(forward.flops(2), lists);
             plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
         }

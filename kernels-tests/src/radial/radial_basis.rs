@@ -395,6 +395,28 @@ fn bends(shape: RadialShape, random: &mut Random) -> [Case; 2] {
     [forward(config, "at the bends ", &inputs, &out), backward(config, "at the bends ", &inputs, &out)]
 }
 
+/// All points have the same centre: a list longer than the 65,535 rounds after which a driver ends loops.
+fn one_long_list() -> Case {
+    let points = 70_000;
+    let config = RadialBasisConfig {
+        function: RadialFunction::Gaussian,
+        normalisation: RadialNormalisation::None,
+        dims: 1,
+        neighbours: 1,
+        points,
+        ..Default::default()
+    };
+    let n = points as usize;
+    let inputs = Inputs {
+        positions: vec![0.5; n],
+        centres: vec![0.25],
+        shapes: vec![1.0],
+        neighbours: vec![0; n],
+        dphi: vec![1.0; n],
+    };
+    backward(config, "one long list ", &inputs, &reference(&config, &inputs))
+}
+
 /// NaN in a position, a centre and a shape stays in the rows that see it.
 fn not_finite(function: RadialFunction, random: &mut Random) -> Case {
     let config = RadialBasisConfig { function, points: 40, centres: 9, ..Default::default() };
@@ -524,6 +546,7 @@ pub fn cases() -> Vec<Case> {
     for shape in shapes {
         cases.extend(bends(shape, &mut random));
     }
+    cases.push(one_long_list());
     for function in [RadialFunction::InverseQuadratic, RadialFunction::Hat, RadialFunction::Cosine] {
         cases.push(not_finite(function, &mut random));
     }

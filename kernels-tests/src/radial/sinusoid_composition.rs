@@ -204,6 +204,28 @@ fn sine_alone(variant: SinusoidCompositionVariant, random: &mut Random) -> [Case
     [forward, backward]
 }
 
+/// All points have the same centre: a list longer than the 65,535 rounds after which a driver ends loops.
+fn one_long_list(variant: SinusoidCompositionVariant) -> Case {
+    let forward = SinusoidCompositionConfig {
+        points: 70_000,
+        neighbours: 1,
+        features: 1,
+        variant: Some(variant),
+        ..Default::default()
+    };
+    let n = forward.points as usize;
+    let inputs = Inputs {
+        phi: vec![0.5; n],
+        neighbours: vec![0; n],
+        weights: vec![1.0],
+        frequencies: vec![1.0],
+        dy: vec![1.0; n],
+    };
+    let gradients =
+        SinusoidCompositionBackwardConfig { forward, phi: false, weights: true, frequencies: true };
+    backward(gradients, &inputs, &reference(&forward, &inputs))
+}
+
 /// Bugs that the cases must find.
 pub const CANARIES: &[Canary] = &[
     Canary {
@@ -299,6 +321,7 @@ pub fn cases() -> Vec<Case> {
     }
     for variant in VARIANTS {
         cases.extend(sine_alone(variant, &mut random));
+        cases.push(one_long_list(variant));
     }
     cases
 }
