@@ -52,7 +52,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
             for (var c = 0u; c < DV4; c++) { sums[c] *= shrink; }
             m = s;
         }
-        var e: f32;
+        var e = f32();
         if KNOWN { e = known_weight(s, m); } else { e = weight(s, m); }
         l += e;
         if VALUES {

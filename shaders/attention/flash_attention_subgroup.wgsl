@@ -301,7 +301,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
                             scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.z),
                             scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.w));
         var shrink = vec4<f32>(1.0);
-        var w: mat4x4<f32>;
+        var w = mat4x4<f32>();
         if KNOWN {
             w = mat4x4<f32>(known_weights(s[0], m), known_weights(s[1], m), known_weights(s[2], m), known_weights(s[3], m));
         } else {

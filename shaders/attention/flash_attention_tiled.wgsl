@@ -375,7 +375,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
             for (var c4 = 0u; c4 < COLUMNS4; c4++) {
                 let at = r4 * 4u * COLUMNS4 + c4;
                 let s = mat4x4<f32>(products[at], products[at + COLUMNS4], products[at + 2u * COLUMNS4], products[at + 3u * COLUMNS4]);
-                var w: mat4x4<f32>;
+                var w = mat4x4<f32>();
                 if KNOWN {
                     w = mat4x4<f32>(known_weights(s[0], m[r4].xxxx), known_weights(s[1], m[r4].yyyy),
                                     known_weights(s[2], m[r4].zzzz), known_weights(s[3], m[r4].wwww));

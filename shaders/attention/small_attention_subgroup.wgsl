@@ -309,7 +309,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
         let rows = mat4x2<f32>(row_sum(own.row.x, head), row_sum(own.row.y, head),
                                row_sum(own.row.z, head), row_sum(own.row.w, head));
         let place = Slice(slice, instance == begin);
-        var dq: Rows;
+        var dq = Rows();
         for (var b = 0u; b < params.blocks; b++) {
             let t = shared_tokens(key(instance, b + lane % 4u * params.blocks));
             dq = queries_block(dq, q, dout, rows, own, t, place, head, b, lane);
@@ -373,7 +373,7 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
         let own = own_tokens(instance, group % params.parts * 32u + lane, true);
         let k = load_rows(K, own, head);
         let v = load_rows(V, own, head);
-        var sum: Pair;
+        var sum = Pair();
         for (var b = 0u; b < params.blocks; b++) {
             let mine = query(instance, b + lane % 4u * params.blocks);
             let row = row_sum(mine.row, head);

@@ -41,7 +41,7 @@ fn load_tokens(instance: u32, first: u32, keys_own: bool, local: u32) {
     workgroupBarrier();
     for (var t = local; t < STAGED; t += WORKGROUP) {
         let i = select(t - OWN, first + t, t < OWN);
-        var token: Token;
+        var token = Token();
         if (t < OWN) == keys_own { token = key(instance, i); } else { token = query(instance, i); }
         if t < OWN { own[t] = token; } else { others[t - OWN] = token; }
     }
@@ -57,7 +57,7 @@ fn products(a: u32, b: u32, head: u32, local: u32) -> mat4x4<f32> {
         for (var s = local; s < CHUNK4 * STAGED; s += WORKGROUP) {
             let c = s % CHUNK4;
             let i = s / CHUNK4;
-            var x: vec4<f32>;
+            var x = vec4<f32>();
             if c0 + c < D4 {
                 if i < OWN { x = fetch(a, own[i].row, head, c0 + c); }
                 else { x = fetch(b, others[i - OWN].row, head, c0 + c); }
@@ -84,7 +84,7 @@ fn mix(b: u32, head: u32, column: u32, local: u32) -> mat4x4<f32> {
         for (var s = local; s < KEYS4 * 4u * COLUMNS4; s += WORKGROUP) {
             let c = column + s % COLUMNS4;
             let j = first + s / (4u * COLUMNS4);
-            var x: vec4<f32>;
+            var x = vec4<f32>();
             if c < D4 && j < BLOCKS { x = fetch(b, others[j + s / COLUMNS4 % 4u * BLOCKS].row, head, c); }
             stage[s] = x;
         }
@@ -161,7 +161,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         let t = mix(V, head, column, local);
         let c = column + local % COLUMNS4;
         if oi < ROWS4 && c < D4 {
-            var sum: vec4<f32>;
+            var sum = vec4<f32>();
             for (var b = 0u; b < BLOCKS; b++) { sum += part[oi * BLOCKS + b]; }
             put_row(own[oi].row, head, c, t[0], sum.x, row_max[oi].x);
             put_row(own[oi + ROWS4].row, head, c, t[1], sum.y, row_max[oi].y);

@@ -92,8 +92,9 @@ fn weight(d: vec4<f32>) -> vec4<f32> {
     return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
 }
 
-// log-sum-exp from the sum of exp2(s - maximum); 0 where there is nothing to sum.
+// log-sum-exp from the sum of exp2(s - maximum); EMPTY where there is nothing to sum, NaN for NaN.
 fn log_sum_exp(sum: f32, maximum: f32) -> f32 {
+    if (bitcast<u32>(sum) & 0x7fffffffu) > 0x7f800000u { return sum; }
     return select(LN_2 * (maximum + log2(sum)), EMPTY, sum == 0.0);
 }
 

@@ -29,7 +29,7 @@ fn multiply(sums: Four, transposed: bool, first: u32, row: u32, k0: u32, inputs:
             let m = m0 + i % WIDTH4;
             let q = i / WIDTH4 % 4u;
             let j = i / (4u * WIDTH4);
-            var w: vec4<f32>;
+            var w = vec4<f32>();
             if j < count && m < outputs {
                 let c = k0 + k + j;
                 w = weights[first + (4u * select(m, c, transposed) + q) * row + select(c, m, transposed)];
@@ -104,7 +104,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var k = 0u; k < INPUTS4; k += WIDTH4) {
         workgroupBarrier();
         for (var i = local; i < WIDTH_POINTS; i += WORKGROUP) {
-            var v: vec4<f32>;
+            var v = vec4<f32>();
             if k + i % WIDTH4 < INPUTS4 { v = load_x(first_point + i / WIDTH4, k + i % WIDTH4); }
             tile[i] = v;
         }
@@ -164,7 +164,7 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
         for (var t = local; t < WIDTH_POINTS; t += WORKGROUP) {
             let o = k + t % WIDTH4;
             let p = first_point + t / WIDTH4;
-            var d: vec4<f32>;
+            var d = vec4<f32>();
             if o < OUTPUTS4 && p < params.points {
                 d = load_dy(p, o);
                 deltas[params.layers * params.points * WIDTH4 + p * OUTPUTS4 + o] = d;

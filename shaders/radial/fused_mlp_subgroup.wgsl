@@ -131,7 +131,7 @@ fn forward_block(is_first: bool, l: u32, i: u32, count: u32, row: u32, outputs: 
                    input_block(is_first, l, count, point + 3u * WORKGROUP, local + 3u * WORKGROUP, i));
     for (var o = 0u; o < outputs; o++) {
         let at = first + 4u * o * row;
-        var z: Four;
+        var z = Four();
         if i == 0u {
             // Lane k has the bias of row k.
             let own = weights[at + lane % 4u * row + row - 1u].x;
