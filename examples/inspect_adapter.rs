@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release --example inspect_adapter`
 
+use patchfield::attention::*;
 use patchfield::dense::*;
 use patchfield::dispatch::{Capabilities, Plan, describe, preference};
 use patchfield::radial::*;
@@ -34,7 +35,11 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let network = FusedMlpConfig { points: 1 << 16, ..Default::default() };
     let gather = GatherConfig { rows: 4096, n: 1 << 16, width: 64, variant: None };
     let grid = GridEncodingConfig { points: 1 << 16, ..Default::default() };
+    let attention = AttentionConfig { heads: 12, queries: 1024, keys: 1024, ..Default::default() };
     vec![
+        ("attention/flash_attention", FlashAttentionForward::plan(&attention, caps)),
+        ("attention/flash_attention, backward", FlashAttentionBackward::plan(&attention, caps)),
+        ("attention/reversed_attention", ReversedAttentionForward::plan(&attention, caps)),
         ("dense/activation", ActivationForward::plan(&activation, caps)),
         ("dense/matmul", Matmul::plan(&matmul, caps)),
         ("dense/linear", LinearForward::plan(&linear, caps)),
