@@ -56,11 +56,15 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
         NearestConfig { dims: 2, points: 1 << 16, centres: 2776, k: 4, distances: false, variant: None };
     let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
     let norm = LayerNormConfig { rows: 4096, width: 256, residual: true, ..Default::default() };
+    let attention = AttentionConfig { heads: 12, queries: 1024, keys: 1024, ..Default::default() };
     vec![
+        ("attention/flash_attention", FlashAttentionForward::plan(&attention, caps)),
+        ("attention/flash_attention, backward", FlashAttentionBackward::plan(&attention, caps)),
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),
         ("attention/hopfield, backward", HopfieldBackward::plan(&hopfield, caps)),
         ("attention/query_pool", QueryPoolForward::plan(&pool, caps)),
         ("attention/query_pool, backward", QueryPoolBackward::plan(&pool, caps)),
+        ("attention/reversed_attention", ReversedAttentionForward::plan(&attention, caps)),
         ("attention/transport", TransportSolve::plan(&transport, caps)),
         ("dense/activation", ActivationForward::plan(&activation, caps)),
         ("dense/layer_norm", LayerNormForward::plan(&norm, caps)),

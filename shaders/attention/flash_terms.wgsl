@@ -6,6 +6,7 @@
 //   O = sum_s exp(L_s - L) O_s. The slices' outputs come as "other values", dense.
 // sum_slices: the plain sum of slices, for gradients.
 // head_sums: of each head, the sums over all rows of what backward_queries left; one workgroup a head.
+// weight_gradients: of the query rows' weights, from the same.
 // head_gradients: of temperature (WHAT 0), head scales (1) and gates (2) from these.
 // bias_gradient: dS of a stretch of query rows, summed over what shares a bias.
 // table_gradient: an entry of the table adds dS of all pairs of tokens that lie so far apart, row by row.
@@ -144,6 +145,22 @@ fn head_sums(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: v
         sums_out[2u * group] = tree[0].x;
         sums_out[2u * group + 1u] = tree[0].y;
     }
+}
+
+@group(0) @binding(2) var<storage, read_write> dweights: array<f32>;    // [batch, heads, queries]
+
+@compute @workgroup_size(64)
+fn weight_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                    @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let row = group * 64u + local;
+    let rows = params.batch * params.heads * params.queries;
+    if group >= params.groups || row >= rows { return; }
+    var sum = 0.0;
+    for (var slice = 0u; slice < params.slices; slice++) {
+        sum += extra[params.extra_sums + 2u * (slice * rows + row) + 1u];
+    }
+    dweights[row] = sum;
 }
 
 @group(0) @binding(3) var<storage, read> sums_in: array<f32>;           // [heads, 2]

@@ -68,7 +68,12 @@ pub(super) struct Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
-    pub fn new(config: &AttentionConfig, inputs: &AttentionInputs<'a>) -> Result<Self> {
+    /// Without values, or with values on the side of the queries, if the launches want it so.
+    pub fn new(
+        config: &AttentionConfig,
+        inputs: &AttentionInputs<'a>,
+        [has_values, reversed]: [bool; 2],
+    ) -> Result<Self> {
         let size = if config.half { 2 } else { 4 };
         let tensor = |what, view, rows: Rows| Arg::new(what, view, rows.end.into(), size);
         let heads = config.heads.into();
@@ -78,7 +83,11 @@ impl<'a> Bound<'a> {
         Ok(Self {
             q,
             k: tensor("k", inputs.k, config.k()?),
-            v: tensor("v", inputs.v, config.v()?),
+            v: match (has_values, reversed) {
+                (false, _) => q,
+                (true, false) => tensor("v", inputs.v, config.v()?),
+                (true, true) => tensor("v", inputs.v, config.o()?),
+            },
             key_mask: optional("key_mask", config.key_mask, inputs.key_mask, masked)?,
             bias: optional("bias", has_bias, inputs.bias, config.bias_count())?,
             temperature: optional("temperature", config.temperature, inputs.temperature, 1)?,
@@ -86,6 +95,12 @@ impl<'a> Bound<'a> {
             gate: optional("gate", config.gate, inputs.gate, heads)?,
             none: q,
         })
+    }
+
+    /// All that is there.
+    pub fn given(&self) -> [Option<Arg<'a>>; 8] {
+        let Self { q, k, v, key_mask, bias, temperature, head_scale, gate, .. } = *self;
+        [Some(q), Some(k), Some(v), key_mask, bias, temperature, head_scale, gate]
     }
 
     /// The launch that fills the side buffer with factors, mask and weights.
@@ -166,7 +181,7 @@ pub struct FlashAttentionForwardArgs<'a> {
 /// Of the forward pass.
 const FORWARD: Flags = Flags { known: false, values: true, keys: false, sums: false, write_ds: false };
 
-fn forward_slices(pass: &Pass<'_>) -> Slices {
+pub(super) fn forward_slices(pass: &Pass<'_>) -> Slices {
     let config = pass.config;
     pass.slices(Kind::Forward, config.heads, config.queries, config.keys)
 }
@@ -174,7 +189,7 @@ fn forward_slices(pass: &Pass<'_>) -> Slices {
 impl FlashAttentionForward {
     /// Chooses the variant and the slices.
     pub fn plan(config: &AttentionConfig, caps: &Capabilities) -> Result<Plan> {
-        let pass = Pass::new(config, caps, false)?;
+        let pass = Pass::new(config, caps)?;
         let slices = forward_slices(&pass);
         let mut launches = Vec::new();
         if pass.has_side() {
@@ -196,14 +211,13 @@ impl Kernel for FlashAttentionForward {
 
     fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
         let config = &self.config;
-        let pass = Pass::new(config, self.context.capabilities(), false)?;
+        let pass = Pass::new(config, self.context.capabilities())?;
         let slices = forward_slices(&pass);
-        let inputs = Bound::new(config, &args.inputs)?;
+        let inputs = Bound::new(config, &args.inputs, [true, false])?;
         let o = Arg::words("o", args.o, config.o()?.end.into());
         let lse = Arg::words("lse", args.lse, config.lse_count());
-        let Bound { q, k, v, key_mask, bias, temperature, head_scale, gate, none } = inputs;
-        let given = [Some(q), Some(k), Some(v), key_mask, bias, temperature, head_scale, gate];
-        check_apart(&[o, lse], &given)?;
+        let Bound { q, k, v, none, .. } = inputs;
+        check_apart(&[o, lse], &inputs.given())?;
         let [side, partial_o, partial_lse] =
             [0, 1, 2].map(|index| scratch_arg(&self.plan, args.scratch, index));
         let (side, partial_o, partial_lse) = (side?, partial_o?, partial_lse?);
@@ -278,7 +292,7 @@ pub struct FlashAttentionBackwardArgs<'a> {
 const KEYS: Flags = Flags { known: false, values: true, keys: true, sums: false, write_ds: false };
 
 /// Slices of the sums over keys and over queries.
-fn backward_slices(pass: &Pass<'_>) -> [Slices; 2] {
+pub(super) fn backward_slices(pass: &Pass<'_>) -> [Slices; 2] {
     let config = pass.config;
     [
         pass.slices(Kind::Queries, config.heads, config.queries, config.keys),
@@ -286,8 +300,19 @@ fn backward_slices(pass: &Pass<'_>) -> [Slices; 2] {
     ]
 }
 
+/// What sums over all rows of a head.
+pub(super) fn plan_head_gradients(pass: &Pass<'_>, slices: Slices) -> Result<Vec<Launch>> {
+    if !pass.heads {
+        return Ok(Vec::new());
+    }
+    let wanted = [pass.config.temperature, pass.config.head_scale, pass.config.gate];
+    let gradients =
+        (0..).zip(wanted).filter(|(_, wanted)| *wanted).map(|(what, _)| pass.head_gradients(what));
+    std::iter::once(pass.head_sums(slices)).chain(gradients).collect()
+}
+
 /// The query rows of one launch after another.
-fn chunks(pass: &Pass<'_>) -> impl Iterator<Item = (u32, u32)> {
+pub(super) fn chunks(pass: &Pass<'_>) -> impl Iterator<Item = (u32, u32)> {
     let (step, queries) = (pass.chunk(), pass.config.queries);
     (0..queries.div_ceil(step)).map(move |i| (i * step, ((i + 1) * step).min(queries)))
 }
@@ -295,7 +320,7 @@ fn chunks(pass: &Pass<'_>) -> impl Iterator<Item = (u32, u32)> {
 impl FlashAttentionBackward {
     /// D of the query rows; their gradient; then that of keys and values; then what sums over all.
     pub fn plan(config: &AttentionConfig, caps: &Capabilities) -> Result<Plan> {
-        let pass = Pass::new(config, caps, false)?;
+        let pass = Pass::new(config, caps)?;
         let [over_keys, over_queries] = backward_slices(&pass);
         let AttentionConfig { heads, queries, keys, head_dim, .. } = *config;
         let (kv_heads, dv) = (config.kv_heads(), config.value_dim());
@@ -330,7 +355,7 @@ impl FlashAttentionBackward {
         let partial_q = pass.partial_words(over_keys, heads, queries, head_dim)?;
         let partial_k = pass.partial_words(over_queries, kv_heads, keys, head_dim)?;
         let partial_v = pass.partial_words(over_queries, kv_heads, keys, dv)?;
-        let sums = if pass.sums { 2 * u64::from(heads) } else { 0 };
+        let sums = if pass.heads { 2 * u64::from(heads) } else { 0 };
         let words =
             [pass.side_words(), pass.extra_words(over_keys)?, partial_q.max(partial_k), partial_v, sums];
         Ok(Plan { variant: pass.variant.name(), launches, scratch: words.map(|n| 4 * n).to_vec() })
@@ -342,9 +367,9 @@ impl Kernel for FlashAttentionBackward {
 
     fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
         let config = &self.config;
-        let pass = Pass::new(config, self.context.capabilities(), false)?;
+        let pass = Pass::new(config, self.context.capabilities())?;
         let [over_keys, over_queries] = backward_slices(&pass);
-        let inputs = Bound::new(config, &args.inputs)?;
+        let inputs = Bound::new(config, &args.inputs, [true, false])?;
         let o = Arg::words("o", args.o, config.o()?.end.into());
         let x = Arg::words("d_o", args.d_o, config.o()?.end.into());
         let lse = Arg::words("lse", args.lse, config.lse_count());
@@ -360,25 +385,12 @@ impl Kernel for FlashAttentionBackward {
             optional("head_scale gradient", config.head_scale, gradients.head_scale, heads)?,
             optional("gate gradient", config.gate, gradients.gate, heads)?,
         ];
-        let Bound { q, k, v, key_mask, bias, temperature, head_scale, gate, none } = inputs;
-        let given = [
-            Some(q),
-            Some(k),
-            Some(v),
-            key_mask,
-            bias,
-            temperature,
-            head_scale,
-            gate,
-            Some(o),
-            Some(x),
-            Some(lse),
-            d_lse,
-        ];
+        let Bound { q, k, v, temperature, head_scale, none, .. } = inputs;
         let mut outputs = vec![dq, dk, dv];
         outputs.extend(d_bias);
         outputs.extend(d_heads.iter().flatten());
-        check_apart(&outputs, &given)?;
+        check_apart(&outputs, &inputs.given())?;
+        check_apart(&outputs, &[Some(o), Some(x), Some(lse), d_lse])?;
         let scratch = |index| scratch_arg(&self.plan, args.scratch, index);
         let (side, extra, partial, partial_v, sums) =
             (scratch(0)?, scratch(1)?, scratch(2)?, scratch(3)?, scratch(4)?);
@@ -409,7 +421,7 @@ impl Kernel for FlashAttentionBackward {
             push(&[none, none, partial, none, none, dk])?;
             push(&[none, none, partial_v, none, none, dv])?;
         }
-        if pass.sums {
+        if pass.heads {
             push(&[extra, sums])?;
             for d_head in d_heads.into_iter().flatten() {
                 push(&[temperature.unwrap_or(none), head_scale.unwrap_or(none), sums, d_head])?;

@@ -1,5 +1,6 @@
 //! Attention over patches, forward and backward, without the `N x N` matrix.
 
+pub mod attention_blocks;
 pub mod combine;
 mod compose;
 mod config;
@@ -14,6 +15,7 @@ pub mod patch;
 pub mod position;
 pub mod qkv;
 pub mod query_pool;
+pub mod reversed_attention;
 pub mod rotary;
 pub mod small_attention;
 pub mod token_select;
@@ -21,6 +23,7 @@ pub mod transport;
 pub mod tree;
 pub mod window_attention;
 
+pub use attention_blocks::*;
 pub use combine::*;
 pub use config::*;
 pub use curve::*;
@@ -32,6 +35,7 @@ pub use patch::*;
 pub use position::*;
 pub use qkv::*;
 pub use query_pool::*;
+pub use reversed_attention::*;
 pub use rotary::*;
 pub use small_attention::*;
 pub use token_select::*;

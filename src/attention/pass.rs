@@ -189,6 +189,12 @@ static HEAD_SUMS: Shader = shader!(
     [index, attention_params, attention_scalars],
     [read("extra"), write("sums_out")]
 );
+static WEIGHT_GRADIENTS: Shader = shader!(
+    "attention/flash_terms",
+    "weight_gradients",
+    [index, attention_params, attention_scalars],
+    [read("extra"), write("dweights")]
+);
 static HEAD_GRADIENTS: Shader = shader!(
     "attention/flash_terms",
     "head_gradients",
@@ -228,7 +234,11 @@ pub(super) struct Pass<'a> {
     pub x: Rows,
     /// The query rows have weights of their own.
     pub weights: bool,
-    /// Products that the forward pass of this kind needs, for the plan's `SUMS`.
+    /// The values that go in are those of the queries, as in reversed attention.
+    reversed: bool,
+    /// Heads have factors of their own.
+    pub heads: bool,
+    /// The backward pass leaves sums of each query row.
     pub sums: bool,
 }
 
@@ -355,7 +365,22 @@ impl AttentionVariant {
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(config: &'a AttentionConfig, caps: &'a Capabilities, weights: bool) -> Result<Self> {
+    /// Attention proper.
+    pub fn new(config: &'a AttentionConfig, caps: &'a Capabilities) -> Result<Self> {
+        Self::with_values(config, caps, false, false)
+    }
+
+    /// With the values on the side of the queries, weighted or not.
+    pub fn reversed(config: &'a AttentionConfig, caps: &'a Capabilities, weights: bool) -> Result<Self> {
+        Self::with_values(config, caps, weights, true)
+    }
+
+    fn with_values(
+        config: &'a AttentionConfig,
+        caps: &'a Capabilities,
+        weights: bool,
+        reversed: bool,
+    ) -> Result<Self> {
         config.check()?;
         if config.half && !caps.f16 {
             return Err(Error::FeatureMissing { what: "flash_attention", feature: "SHADER_F16" });
@@ -369,7 +394,9 @@ impl<'a> Pass<'a> {
             v: config.v()?,
             x: config.o()?,
             weights,
-            sums: config.temperature || config.head_scale || config.gate,
+            reversed,
+            heads: config.temperature || config.head_scale || config.gate,
+            sums: config.temperature || config.head_scale || config.gate || weights,
         };
         count("side buffer", &[pass.side_words_checked()?])?;
         Ok(pass)
@@ -377,7 +404,7 @@ impl<'a> Pass<'a> {
 
     /// Whether there is anything to prepare before the rows.
     pub fn has_side(&self) -> bool {
-        self.sums || self.config.key_mask || self.weights
+        self.heads || self.config.key_mask || self.weights
     }
 
     fn mask_words(&self) -> u64 {
@@ -408,7 +435,7 @@ impl<'a> Pass<'a> {
         let rows = [q, k, v, x].iter().all(|rows| rows.is_even());
         let widths = config.head_dim.is_multiple_of(4) && config.value_dim().is_multiple_of(4);
         // A binding is at least 16 bytes.
-        let pairs = !config.half || [q, k, v].iter().all(|rows| rows.end >= 8);
+        let pairs = !config.half || [q, k, v, x].iter().all(|rows| rows.end >= 8);
         usize::from(rows && widths && pairs)
     }
 
@@ -467,8 +494,8 @@ impl<'a> Pass<'a> {
         };
         let constants = Constants::new()
             .float("Storage", config.half)
-            .float("OtherStorage", config.half && kind != Kind::Keys)
-            .float("OwnStorage", config.half && kind == Kind::Keys)
+            .float("OtherStorage", config.half && (kind == Kind::Keys) == self.reversed)
+            .float("OwnStorage", config.half && (kind == Kind::Keys) != self.reversed)
             .u32("D", config.head_dim)
             .u32("D4", config.head_dim.div_ceil(4))
             .u32("DV", config.value_dim())
@@ -476,7 +503,7 @@ impl<'a> Pass<'a> {
             .u32("BIAS", bias)
             .bool("WINDOW", config.has_window())
             .bool("MASK", config.key_mask)
-            .bool("HEADS", self.sums)
+            .bool("HEADS", self.heads)
             .bool("WEIGHTS", self.weights)
             .bool("KNOWN", flags.known)
             .bool("VALUES", flags.values)
@@ -499,7 +526,7 @@ impl<'a> Pass<'a> {
         Constants::new()
             .alias("Storage", "f32")
             .alias("OtherStorage", "f32")
-            .alias("OwnStorage", "f32")
+            .float("OwnStorage", self.config.half && self.reversed)
             .u32("D", self.config.head_dim)
             .u32("D4", self.config.head_dim.div_ceil(4))
             .u32("DV", width)
@@ -507,7 +534,7 @@ impl<'a> Pass<'a> {
             .u32("BIAS", 0)
             .bool("WINDOW", self.config.has_window())
             .bool("MASK", self.config.key_mask)
-            .bool("HEADS", self.sums)
+            .bool("HEADS", self.heads)
             .bool("WEIGHTS", self.weights)
             .bool("TEMPERATURE", self.config.temperature)
             .bool("HEAD_SCALE", self.config.head_scale)
@@ -700,7 +727,7 @@ impl<'a> Pass<'a> {
         let flags =
             Flags { sums: self.sums, write_ds: self.config.bias_gradient, values: true, ..Flags::default() };
         // Of five products backwards, the two that both passes compute count half in each.
-        let all = 3 * self.products(head_dim) + self.products(self.config.value_dim());
+        let all = (3 * self.products(head_dim)).saturating_add(self.products(self.config.value_dim()));
         let share = |n: u64| (u128::from(n) * u128::from(end - first) / u128::from(queries)) as u64;
         let cost = Cost::new(share(all), share(self.inputs() + 2 * self.outputs()));
         let shader = &self.variant.shaders().backward_queries[self.even()];
@@ -767,6 +794,15 @@ impl<'a> Pass<'a> {
         let constants = self.terms(self.config.value_dim(), Terms::default());
         let cost = Cost::new(0, 8 * u64::from(slices.count) * self.config.lse_count());
         Launch::new(&HEAD_SUMS, constants, &params, self.config.heads.into(), self.caps, cost)
+    }
+
+    /// The gradient of the query rows' weights.
+    pub fn weight_gradients(&self, slices: Slices) -> Result<Launch> {
+        let params = Params { slices: slices.count, ..self.params() };
+        let constants = self.terms(self.config.value_dim(), Terms::default());
+        let rows = self.config.lse_count();
+        let cost = Cost::new(0, 4 * rows * (2 * u64::from(slices.count) + 1));
+        Launch::new(&WEIGHT_GRADIENTS, constants, &params, rows.div_ceil(64), self.caps, cost)
     }
 
     /// The gradient of the temperature (0), the head scales (1) or the gates (2).

@@ -303,13 +303,17 @@ fn masked(terms: &[Term]) -> (Data, Expected) {
     (Data::F32(vec![keep as f32; terms.len()]), Expected::near(&terms, 0.0, 0.0))
 }
 
+/// WGSL lets an implementation take numbers below 2^-126 for 0: of up to 4,096 terms, whose factors are at most 1,
+/// each may lose that much.
+const FLUSHED: f64 = 4096.0 * f32::MIN_POSITIVE as f64;
+
 fn output(case: Case, name: &'static str, terms: &[Term], ulps: f64) -> Case {
     if terms.iter().any(|t| t.0.is_nan() && t.1 == 0.0) {
         let (data, expected) = masked(terms);
         let Expected::Near { value, magnitude, absolute, .. } = expected else { return case };
         return case.update(name, data, Expected::Near { value, magnitude, ulps, absolute });
     }
-    case.output(name, Expected::near(terms, ulps, 0.0))
+    case.output(name, Expected::near(terms, ulps, FLUSHED))
 }
 
 /// Forward, and backward after a forward of the same variant.
@@ -394,66 +398,233 @@ fn backward(
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "D forgotten in the gradient of the scores",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention::backward_queries",
+        find: "e * (factor * dp - terms.y)",
+        replace: "e * (factor * dp)",
+    },
+    Canary {
+        bug: "the bias of head 0 for all heads",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention::forward",
+        find: "p.batch, p.head, i, j, query_place",
+        replace: "p.batch, 0u, i, j, query_place",
+    },
+    Canary {
+        bug: "a tile's keys beyond the last one count",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::forward",
+        find: "if row >= params.row_end || !is_there(b.batch, column, end) { return HIDDEN; }",
+        replace: "if row >= params.row_end { return HIDDEN; }",
+    },
+    Canary {
+        bug: "the sum of weights not scaled down when a higher score comes",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::forward",
+        find: "l[r4] *= shrink;",
+        replace: "",
+    },
+    Canary {
+        bug: "a missed barrier between the weights of a tile and their use",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::forward",
+        find: "workgroupBarrier();
+        for (var k = 0u; k < span; k++) {",
+        replace: "for (var k = 0u; k < span; k++) {",
+    },
+    Canary {
+        bug: "one query head only for keys that several share",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::backward_keys",
+        find: "head < (p.head + 1u) * params.sharing",
+        replace: "head < p.head * params.sharing + 1u",
+    },
+    Canary {
+        bug: "hidden pairs in the sums",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::backward_keys",
+        find: "if CAREFUL && careful && w == HIDDEN { return sum; }",
+        replace: "if w == HIDDEN { return fma(vec4<f32>(0.0), v, sum); }",
+    },
+    Canary {
+        bug: "slices merged as if they had the same log-sum-exp",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_terms::merge",
+        find: "weight(LOG2_E * l, LOG2_E * m)",
+        replace: "1.0",
+    },
+    Canary {
+        bug: "displacements with the wrong sign",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_terms::table_gradient",
+        find: "+ height - 1u - down;",
+        replace: "+ down - (height - 1u);",
+    },
+];
 
-const VARIANTS: [AttentionVariant; 3] =
-    [AttentionVariant::Plain, AttentionVariant::Tiled, AttentionVariant::Subgroup];
+const PLAIN: AttentionVariant = AttentionVariant::Plain;
+const TILED: AttentionVariant = AttentionVariant::Tiled;
+const SUBGROUP: AttentionVariant = AttentionVariant::Subgroup;
+const ALL: &[AttentionVariant] = &[PLAIN, TILED, SUBGROUP];
+
+/// Cases of one configuration and one set of inputs, for several variants.
+struct Table {
+    random: Random,
+    cases: Vec<Case>,
+}
+
+impl Table {
+    fn add(
+        &mut self,
+        name: &str,
+        config: AttentionConfig,
+        size: f32,
+        variants: &[AttentionVariant],
+        change: impl Fn(&mut Inputs),
+    ) {
+        let mut inputs = inputs(&config, size, &mut self.random);
+        change(&mut inputs);
+        let expected = reference(&config, &inputs);
+        for &variant in variants {
+            let config = AttentionConfig { variant: Some(variant), ..config };
+            self.cases.extend(pair_with(name, config, &inputs, &expected));
+        }
+    }
+}
+
+/// With values of 1 every output is 1, whatever the scores are.
+fn ones(name: &str, config: AttentionConfig, random: &mut Random) -> Case {
+    let mut inputs = inputs(&config, 1.0, random);
+    inputs.v.fill(1.0);
+    let title = format!("{name}: {config:?}");
+    let case = Case::new("attention/flash_attention", title, move |context, b| {
+        let kernel = FlashAttentionForward::new(context, config)?;
+        kernel.prepare(&FlashAttentionForwardArgs {
+            inputs: views(&config, b),
+            o: b["o"],
+            lse: b["lse"],
+            scratch: &b.scratch(&kernel)?,
+        })
+    });
+    // Numerator and denominator add the same weights, in another order.
+    let expected = vec![(1.0, 1.0); places(&config)[3].len];
+    let lse = Data::F32(vec![0.0; config.lse_count() as usize]);
+    read_inputs(case, &config, &inputs).output("o", Expected::near(&expected, 64.0, 0.0)).update(
+        "lse",
+        lse,
+        Expected::Any,
+    )
+}
 
 pub fn cases() -> Vec<Case> {
-    let mut random = Random::new(71);
-    let mut cases = Vec::new();
+    let mut table = Table { random: Random::new(71), cases: Vec::new() };
     let base = AttentionConfig::default();
-    let dense = AttentionBias::Dense { share_batch: true, share_heads: false };
-    let rows = [
-        ("one", AttentionConfig { head_dim: 1, ..base }),
-        ("plain", AttentionConfig { heads: 2, queries: 65, keys: 65, head_dim: 16, ..base }),
-        (
-            "all",
-            AttentionConfig {
-                batch: 2,
-                heads: 4,
-                kv_heads: Some(2),
-                queries: 7,
-                keys: 70,
-                head_dim: 24,
-                value_dim: Some(7),
-                key_mask: true,
-                bias: dense,
-                bias_gradient: true,
-                temperature: true,
-                head_scale: true,
-                gate: true,
-                lse_gradient: true,
-                ..base
-            },
-        ),
-        (
-            "table",
-            AttentionConfig {
-                batch: 2,
-                heads: 3,
-                queries: 31,
-                keys: 31,
-                head_dim: 12,
-                causal: true,
-                window: Some(9),
-                bias: AttentionBias::Table { prefix: 1, height: 5, width: 6 },
-                bias_gradient: true,
-                ..base
-            },
-        ),
-        (
-            "slices",
-            AttentionConfig { queries: 5, keys: 300, head_dim: 12, slices: Some(3), gate: true, ..base },
-        ),
-    ];
-    for (name, config) in rows {
-        let inputs = inputs(&config, 2.0, &mut random);
-        let expected = reference(&config, &inputs);
-        for variant in VARIANTS {
-            let config = AttentionConfig { variant: Some(variant), ..config };
-            cases.extend(pair_with(name, config, &inputs, &expected));
+    let same = |_: &mut Inputs| {};
+    let square = |n: u32, d: u32| AttentionConfig { queries: n, keys: n, head_dim: d, ..base };
+    let dense = |share_batch, share_heads| AttentionBias::Dense { share_batch, share_heads };
+
+    // Everything at once: a bias for each head that the batch shares, and rows of no whole vec4s.
+    let all = AttentionConfig {
+        batch: 2,
+        heads: 4,
+        kv_heads: Some(2),
+        queries: 7,
+        keys: 70,
+        head_dim: 24,
+        value_dim: Some(7),
+        key_mask: true,
+        bias: dense(true, false),
+        bias_gradient: true,
+        temperature: true,
+        head_scale: true,
+        gate: true,
+        lse_gradient: true,
+        ..base
+    };
+    table.add("all", all, 2.0, ALL, |inputs| {
+        // A gate and a scale of 0 have gradients too; a bias hides; a hidden key may hold anything.
+        inputs.gate[1] = 0.0;
+        inputs.head_scale[2] = 0.0;
+        inputs.bias.iter_mut().step_by(11).for_each(|b| *b = -1e30);
+        inputs.bias.iter_mut().step_by(17).for_each(|b| *b = f32::NEG_INFINITY);
+        for (key, _) in inputs.key_mask.iter().enumerate().filter(|(_, kept)| **kept == 0) {
+            inputs.k[key * 48..][..48].fill(f32::NAN);
+            inputs.v[key * 14..][..14].fill(f32::NAN);
         }
+    });
+    // Masks and biases beyond head 0 (burn #4484, #4778), in other layouts.
+    let broadcast = AttentionConfig {
+        batch: 2,
+        heads: 3,
+        queries: 65,
+        keys: 33,
+        head_dim: 8,
+        key_mask: true,
+        bias: dense(false, true),
+        bias_gradient: true,
+        q_layout: AttentionLayout::HeadsTokens,
+        k_layout: AttentionLayout::Strides { first: 24, batch: 33 * 72, head: 8, token: 72 },
+        v_layout: AttentionLayout::Strides { first: 48, batch: 33 * 72, head: 8, token: 72 },
+        ..base
+    };
+    table.add("a mask and a bias that heads share", broadcast, 2.0, &[TILED, SUBGROUP], same);
+    let grid = AttentionConfig {
+        batch: 2,
+        heads: 3,
+        bias: AttentionBias::Table { prefix: 1, height: 5, width: 6 },
+        bias_gradient: true,
+        ..square(31, 12)
+    };
+    table.add("table", grid, 2.0, ALL, same);
+
+    table.add("one", square(1, 1), 2.0, ALL, same);
+    let two = |n: u32| AttentionConfig { heads: 2, ..square(n, 16) };
+    for n in [7, 64, 65] {
+        table.add("plain", two(n), 2.0, ALL, same);
+    }
+    let sliced = AttentionConfig { queries: 150, keys: 140, slices: Some(2), ..two(1) };
+    table.add("slices", sliced, 2.0, ALL, same);
+    // Scores near 1e4 and 1e30: finite, and as right as their rounding allows.
+    table.add("scores of 1e4", two(65), 1e2, ALL, same);
+    table.add("scores of 1e30", two(65), 1e15, ALL, same);
+
+    // Rows that see nothing, and NaN where it is seen alone: in a query, a key and a value.
+    let causal = AttentionConfig { heads: 2, causal: true, window: Some(40), ..square(70, 16) };
+    table.add("more queries than keys", AttentionConfig { queries: 71, keys: 5, ..causal }, 2.0, ALL, same);
+    table.add("NaN", causal, 2.0, ALL, |inputs| {
+        inputs.q[9 * 32 + 3] = f32::NAN;
+        inputs.k[61 * 32 + 16] = f32::NAN;
+        inputs.v[66 * 32 + 31] = f32::NAN;
+    });
+    table.add("window", AttentionConfig { causal: false, window: Some(3), ..causal }, 2.0, ALL, same);
+
+    // Scores that overflow f16 (ONNX Runtime #24723).
+    let half = AttentionConfig { half: true, ..square(33, 16) };
+    table.add("f16", half, 2.0, ALL, same);
+    table.add("f16, scores beyond 65,504", half, 3e2, ALL, same);
+
+    table.add(
+        "tokens of a picture",
+        AttentionConfig { causal: true, ..square(197, 32) },
+        2.0,
+        &[TILED],
+        same,
+    );
+    table.add("more of them", square(785, 32), 2.0, &[TILED], same);
+    // Head dimensions that are no multiple of 16 (llama.cpp #23020), and wide ones.
+    table.add("40 columns", square(64, 40), 2.0, &[TILED, SUBGROUP], same);
+    table.add("72 columns", square(65, 72), 2.0, &[TILED], same);
+    table.add("128 columns", square(33, 128), 2.0, &[TILED], same);
+    table.add("wide values", AttentionConfig { value_dim: Some(132), ..square(33, 4) }, 2.0, &[PLAIN], same);
+
+    let Table { mut random, mut cases } = table;
+    // burn #4530: 40 KiB wanted where there are 32.
+    for variant in [TILED, SUBGROUP] {
+        let config = AttentionConfig { variant: Some(variant), ..square(1370, 64) };
+        cases.push(ones("1,370 tokens in 32 KiB of workgroup memory", config, &mut random));
     }
     cases
 }
@@ -510,6 +681,87 @@ mod tests {
                 let step = f64::from(*field(&mut up)[at]) - f64::from(*field(&mut down)[at]);
                 let slope = (loss(&up) - loss(&down)) / step;
                 assert!((slope - exact.0).abs() < 1e-5, "{name}[{at}] {slope} {}", exact.0);
+            }
+        }
+    }
+
+    #[test]
+    fn identities() {
+        let c = AttentionConfig {
+            heads: 2,
+            queries: 6,
+            keys: 9,
+            head_dim: 4,
+            bias: AttentionBias::Dense { share_batch: true, share_heads: false },
+            bias_gradient: true,
+            ..AttentionConfig::default()
+        };
+        let mut random = Random::new(73);
+        let start = inputs(&c, 1.0, &mut random);
+        let out = reference(&c, &start);
+        // Rows of dS sum to 0.
+        for row in out.bias.chunks(9) {
+            assert!(row.iter().map(|t| t.0).sum::<f64>().abs() < 1e-12);
+        }
+        // The keys' order says nothing to the output, and their gradients move with them.
+        let turn = |rows: &[f32], width: usize| [&rows[width..], &rows[..width]].concat();
+        let mut turned = start.clone();
+        turned.k = turn(&start.k, 8);
+        turned.v = turn(&start.v, 8);
+        turned.bias = start.bias.chunks(9).flat_map(|row| turn(row, 1)).collect();
+        let moved = reference(&c, &turned);
+        for (a, b) in out.o.iter().zip(&moved.o) {
+            assert!((a.0 - b.0).abs() < 1e-12);
+        }
+        for (a, b) in out.dk[8..].iter().zip(&moved.dk) {
+            assert!((a.0 - b.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn variants_fall_back_where_limits_are_low() {
+        use patchfield::dispatch::Capabilities;
+        let config = AttentionConfig { queries: 1370, keys: 1370, ..AttentionConfig::default() };
+        let plan = |bytes: u32, config: &AttentionConfig| {
+            let mut caps = Capabilities::baseline();
+            caps.limits.max_compute_workgroup_storage_size = bytes;
+            FlashAttentionForward::plan(config, &caps)
+        };
+        assert_eq!(plan(49_152, &config).unwrap().variant, "tiled");
+        assert_eq!(plan(16_384, &config).unwrap().variant, "tiled");
+        assert_eq!(plan(8_192, &config).unwrap().variant, "plain");
+        let tiled = AttentionConfig { variant: Some(AttentionVariant::Tiled), ..config };
+        assert!(matches!(plan(8_192, &tiled), Err(patchfield::Error::LimitExceeded { .. })));
+        // Larger tiles, so fewer workgroups, where there is room for them.
+        let groups = |bytes| plan(bytes, &config).unwrap().launches[0].groups().end;
+        assert_eq!(groups(49_152), groups(16_384));
+        assert!(groups(12_000) > groups(16_384));
+    }
+
+    #[test]
+    fn wrong_configurations_are_refused_by_name() {
+        use patchfield::dispatch::Capabilities;
+        let good = AttentionConfig { heads: 4, queries: 5, keys: 5, ..AttentionConfig::default() };
+        let overlap = AttentionLayout::Strides { first: 0, batch: 0, head: 32, token: 128 };
+        let table = AttentionBias::Table { prefix: 0, height: 2, width: 2 };
+        let rows = [
+            (AttentionConfig { queries: 0, ..good }, "`queries`"),
+            (AttentionConfig { keys: 0, ..good }, "`keys`"),
+            (AttentionConfig { head_dim: 0, ..good }, "`head_dim`"),
+            (AttentionConfig { value_dim: Some(257), ..good }, "`value_dim`"),
+            (AttentionConfig { kv_heads: Some(3), ..good }, "`kv_heads`"),
+            (AttentionConfig { kv_heads: Some(0), ..good }, "`kv_heads`"),
+            (AttentionConfig { scale: Some(f32::NAN), ..good }, "`scale`"),
+            (AttentionConfig { slices: Some(0), ..good }, "`slices`"),
+            (AttentionConfig { q_layout: overlap, ..good }, "`q`"),
+            (AttentionConfig { bias_gradient: true, ..good }, "`bias_gradient`"),
+            (AttentionConfig { bias: table, ..good }, "`bias`"),
+            (AttentionConfig { queries: 1 << 20, heads: 1 << 10, ..good }, "elements"),
+        ];
+        for (config, says) in rows {
+            for plan in [FlashAttentionForward::plan, FlashAttentionBackward::plan, AttentionLse::plan] {
+                let error = plan(&config, &Capabilities::baseline()).expect_err(says).to_string();
+                assert!(error.contains(says), "{error}");
             }
         }
     }

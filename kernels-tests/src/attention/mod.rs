@@ -9,6 +9,7 @@ pub mod patch;
 pub mod position;
 pub mod qkv;
 pub mod query_pool;
+pub mod reversed_attention;
 pub mod rotary;
 pub mod small_attention;
 pub mod token_select;
@@ -26,6 +27,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
     all.extend(position::cases());
     all.extend(qkv::cases());
     all.extend(query_pool::cases());
+    all.extend(reversed_attention::cases());
     all.extend(rotary::cases());
     all.extend(small_attention::cases());
     all.extend(token_select::cases());
@@ -44,6 +46,7 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     position::CANARIES,
     qkv::CANARIES,
     query_pool::CANARIES,
+    reversed_attention::CANARIES,
     rotary::CANARIES,
     small_attention::CANARIES,
     token_select::CANARIES,

@@ -1,0 +1,173 @@
+//! Attention over every pixel: one head of 64 columns, forward and backward in chunks, in memory that grows
+//! with the tokens alone. 4,096 tokens (64 x 64 pixels); with `PATCHFIELD_LONG=1` the 50,176 of 224 x 224.
+//!
+//! 256 random rows of every result are compared with f64. The rows of the gradients of keys and values need the
+//! log-sum-exp and D of all queries: these are the device's own, whose rows were compared before.
+
+use std::time::Instant;
+
+use kernels_tests::harness::{Random, adapter};
+use patchfield::attention::*;
+use patchfield::dispatch::{Planned, preference};
+use patchfield::{BufferView, Context, Kernel, Recording};
+
+const D: usize = 64;
+const ROWS: usize = 256;
+/// Work of a submission: a second of a slow device.
+const CHUNK: u64 = 4 << 30;
+/// Roundings of a score and of the sums, as in the cases of the kernel; twice as many backward.
+const ULPS: f64 = 92.0;
+
+fn submit(context: &Context, recording: &Recording) -> usize {
+    let chunks = recording.chunks(context, CHUNK).unwrap();
+    for chunk in &chunks {
+        context.run_blocking(chunk).unwrap();
+    }
+    chunks.len()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// Adds `weight * row`, and the size of it.
+fn add(sums: &mut [(f64, f64)], weight: f64, size: f64, row: &[f32]) {
+    for (sum, &x) in sums.iter_mut().zip(row) {
+        *sum = (sum.0 + weight * f64::from(x), sum.1 + (size * f64::from(x)).abs());
+    }
+}
+
+fn compare(what: &str, row: usize, got: &[f32], want: &[(f64, f64)], ulps: f64) {
+    for (c, (&got, want)) in got.iter().zip(want).enumerate() {
+        let bound = ulps / 16_777_216.0 * want.1;
+        let off = (f64::from(got) - want.0).abs();
+        assert!(off <= bound, "{what}[{row}][{c}]: {got} instead of {} (bound {bound:e})", want.0);
+    }
+}
+
+#[test]
+fn every_pixel_attends_to_every_pixel() {
+    let mut adapters = adapter::all();
+    adapters.sort_by_key(|a| preference(&a.info));
+    let Some(first) = adapters.into_iter().next() else {
+        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
+        eprintln!("LOUD SKIP: no adapter");
+        return;
+    };
+    let context = first.context;
+    let n: usize = if std::env::var("PATCHFIELD_LONG").as_deref() == Ok("1") { 224 * 224 } else { 64 * 64 };
+    // One slice: more would keep a large GPU busier, and keep a result each.
+    let config = AttentionConfig { queries: n as u32, keys: n as u32, slices: Some(1), ..Default::default() };
+    let mut random = Random::new(77);
+    let [q, k, v, x] = [2.0, 2.0, 1.0, 1.0].map(|size| random.vec(n * D, -size, size));
+    let mut bytes = 0u64;
+    let mut buffer = |elements: usize| {
+        bytes += elements as u64 * 4;
+        context.create_storage("rows", elements as u64 * 4).unwrap()
+    };
+    let [q_at, k_at, v_at, x_at, o_at, dq_at, dk_at, dv_at] = [(); 8].map(|()| buffer(n * D));
+    let lse_at = buffer(n);
+    for (at, data) in [(&q_at, &q), (&k_at, &k), (&v_at, &v), (&x_at, &x)] {
+        context.write(at, 0, bytemuck::cast_slice(data));
+    }
+    let inputs = AttentionInputs::new((&q_at).into(), (&k_at).into(), (&v_at).into());
+    let (o, lse) = (BufferView::new(&o_at), BufferView::new(&lse_at));
+
+    let forward = FlashAttentionForward::new(&context, config).unwrap();
+    let scratch = forward.create_scratch().unwrap();
+    let recording =
+        forward.prepare(&FlashAttentionForwardArgs { inputs, o, lse, scratch: &scratch }).unwrap();
+    let start = Instant::now();
+    let pieces = submit(&context, &recording);
+    let (forward_seconds, forward_cost) = (start.elapsed().as_secs_f64(), recording.cost());
+    let backward = FlashAttentionBackward::new(&context, config).unwrap();
+    let scratch_back = backward.create_scratch().unwrap();
+    let gradients = AttentionGradients::new((&dq_at).into(), (&dk_at).into(), (&dv_at).into());
+    let recording = backward
+        .prepare(&FlashAttentionBackwardArgs {
+            inputs,
+            o,
+            lse,
+            d_o: (&x_at).into(),
+            d_lse: None,
+            gradients,
+            scratch: &scratch_back,
+        })
+        .unwrap();
+    let start = Instant::now();
+    let pieces_back = submit(&context, &recording);
+    let (backward_seconds, backward_cost) = (start.elapsed().as_secs_f64(), recording.cost());
+    bytes += forward.planned().scratch_bytes() + backward.planned().scratch_bytes();
+    let rate = |flops: u64, seconds: f64| flops as f64 / seconds * 1e-9;
+    println!(
+        "{} tokens on {}, {}: forward {forward_seconds:.2} s ({:.1} GFLOP/s, {pieces} submissions), \
+         backward {backward_seconds:.2} s ({:.1} GFLOP/s, {pieces_back} submissions)",
+        n,
+        context.capabilities().adapter,
+        forward.planned().variant,
+        rate(forward_cost.flops, forward_seconds),
+        rate(backward_cost.flops, backward_seconds),
+    );
+    let matrix = (n * n * 4) as u64;
+    println!("{bytes} bytes in buffers; one matrix of weights alone would take {matrix}");
+    // All buffers grow with the tokens: eight tensors, and a few words for each row.
+    assert!(bytes <= (n * (8 * D + 16) * 4) as u64 + 4096, "{bytes}");
+
+    let read = |view| -> Vec<f32> { context.read_blocking(BufferView::new(view)).unwrap() };
+    let [o, lse, dq, dk, dv] = [&o_at, &lse_at, &dq_at, &dk_at, &dv_at].map(read);
+    let row = |data: &[f32], i: usize| -> Vec<f32> { data[i * D..(i + 1) * D].to_vec() };
+    let scale = f64::from(config.scale());
+    // The magnitude of a score's error, in units of rounding; of L likewise, and of P relative to it.
+    let size = |a: &[f32], b: &[f32]| -> f64 {
+        scale * a.iter().zip(b).map(|(&a, &b)| f64::from((a * b).abs())).sum::<f64>()
+    };
+    let delta: Vec<f64> = (0..n).map(|i| dot(&row(&x, i), &row(&o, i))).collect();
+    let delta_size: Vec<f64> =
+        (0..n).map(|i| row(&x, i).iter().map(|&x| f64::from(x.abs())).sum::<f64>()).collect();
+    for _ in 0..ROWS {
+        let i = random.below(n as u32) as usize;
+        let (own, own_x) = (row(&q, i), row(&x, i));
+        let scores: Vec<f64> = (0..n).map(|j| scale * dot(&own, &row(&k, j))).collect();
+        let m = scores.iter().copied().fold(f64::MIN, f64::max);
+        let l = scores.iter().map(|s| (s - m).exp()).sum::<f64>().ln() + m;
+        let e: f64 = (0..n).map(|j| (scores[j] - l).exp() * size(&own, &row(&k, j))).sum();
+        compare("lse", i, &lse[i..=i], &[(l, 1.0 + e + l.abs())], ULPS);
+        let mut out = vec![(0.0, 0.0); D];
+        let weights: Vec<(f64, f64)> = (0..n)
+            .map(|j| {
+                let p = (scores[j] - l).exp();
+                (p, p * (1.0 + size(&own, &row(&k, j)) + e + (scores[j] - l).abs() + l.abs()))
+            })
+            .collect();
+        for (j, w) in weights.iter().enumerate() {
+            add(&mut out, w.0, w.1, &row(&v, j));
+        }
+        compare("o", i, &o[i * D..(i + 1) * D], &out, ULPS);
+        let exact: f64 = out.iter().zip(&own_x).map(|(o, &x)| o.0 * f64::from(x)).sum();
+        let exact_size: f64 = out.iter().zip(&own_x).map(|(o, &x)| o.1 * f64::from(x.abs())).sum();
+        let mut out = vec![(0.0, 0.0); D];
+        for (j, w) in weights.iter().enumerate() {
+            let (dp, dp_size) = (dot(&own_x, &row(&v, j)), delta_size[i]);
+            add(&mut out, scale * w.0 * (dp - exact), scale * w.1 * (dp_size + exact_size), &row(&k, j));
+        }
+        compare("dq", i, &dq[i * D..(i + 1) * D], &out, 2.0 * ULPS);
+    }
+    for _ in 0..ROWS {
+        let j = random.below(n as u32) as usize;
+        let (own, own_v) = (row(&k, j), row(&v, j));
+        let mut out_k = vec![(0.0, 0.0); D];
+        let mut out_v = vec![(0.0, 0.0); D];
+        for i in 0..n {
+            let (q, x, l) = (row(&q, i), row(&x, i), f64::from(lse[i]));
+            let s = scale * dot(&q, &own);
+            let p = (s - l).exp();
+            // L stands for the mean of the scores' errors, too.
+            let p_size = p * (1.0 + 2.0 * size(&q, &own) + (s - l).abs() + 2.0 * l.abs());
+            add(&mut out_v, p, p_size, &x);
+            let ds = scale * p * (dot(&x, &own_v) - delta[i]);
+            add(&mut out_k, ds, scale * p_size * 2.0 * delta_size[i], &q);
+        }
+        compare("dk", j, &dk[j * D..(j + 1) * D], &out_k, 2.0 * ULPS);
+        compare("dv", j, &dv[j * D..(j + 1) * D], &out_v, 2.0 * ULPS);
+    }
+}
