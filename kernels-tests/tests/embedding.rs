@@ -6,9 +6,11 @@
 //! Runs on the first adapter that there is; without one it is a loud skip, and a failure when
 //! `PATCHFIELD_REQUIRE_GPU=1`.
 
+use std::future::Future;
+
 use kernels_tests::harness::adapter;
 use patchfield::dense::activation::*;
-use patchfield::dispatch::{Dialect, Planned, Requirements, compose, describe};
+use patchfield::dispatch::{Dialect, Planned, Readback, Requirements, compose, describe};
 use patchfield::{BufferView, Context, Kernel};
 
 fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
@@ -51,11 +53,41 @@ fn eight_threads_record_at_once() {
                     kernel.record(&mut encoder, &forward(&x, &y)).unwrap();
                     queue.submit([encoder.finish()]);
                     let values: Vec<f32> = context.read_blocking(BufferView::new(&y)).unwrap();
-                    assert!(values.iter().all(|&v| v == -((thread * 8 + round + 1) as f32)));
+                    let want = -((thread * 8 + round + 1) as f32);
+                    let wrong = values.iter().filter(|&&v| v != want).count();
+                    let first = values[0];
+                    assert_eq!(wrong, 0, "thread {thread}, round {round}: not {want} of {n}; {first} first");
                 }
             });
         }
     });
+}
+
+/// A host that polls without waiting must not be handed the buffer before the copy was made.
+#[test]
+fn a_readback_is_never_ready_before_its_copy() {
+    let Some((device, queue)) = device() else { return };
+    let context = Context::new(&device, &queue);
+    let n = 1 << 22;
+    let x = context.create_storage_with("x", &vec![-1.0f32; n]).unwrap();
+    let y = context.create_storage("y", n as u64 * 4).unwrap();
+    let activation = Activation::LeakyRelu { slope: 3.0 };
+    let config = ActivationConfig { activation, count: n as u32, variant: None };
+    let kernel = ActivationForward::new(&context, config).unwrap();
+    let mut encoder = device.create_command_encoder(&Default::default());
+    kernel.record(&mut encoder, &forward(&x, &y)).unwrap();
+    let readback = Readback::record(&context, &mut encoder, BufferView::new(&y)).unwrap();
+    queue.submit([encoder.finish()]);
+    let mut readback = std::pin::pin!(readback);
+    let bytes = loop {
+        device.poll(wgpu::PollType::Poll).unwrap();
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        match readback.as_mut().poll(&mut waker) {
+            std::task::Poll::Ready(bytes) => break bytes.unwrap(),
+            std::task::Poll::Pending => std::thread::yield_now(),
+        }
+    };
+    assert!(bytemuck::cast_slice::<u8, f32>(&bytes).iter().all(|&v| v == -3.0));
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl ParamSlots {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                self.add_page(device)?;
+                self.add_page(device, queue)?;
                 // `add_page` has just filled the list.
                 match self.free.pop() {
                     Some(slot) => slot,
@@ -50,7 +50,7 @@ impl ParamSlots {
         Ok(slot)
     }
 
-    fn add_page(&mut self, device: &wgpu::Device) -> Result<()> {
+    fn add_page(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
         let stride = (PARAMS_MAX as u32).max(device.limits().min_uniform_buffer_offset_alignment);
         let size = u64::from(stride) * u64::from(SLOTS_PER_PAGE);
         let page = scope::allocate(device, "parameters", size, || {
@@ -61,6 +61,11 @@ impl ParamSlots {
                 mapped_at_creation: false,
             })
         })?;
+        // wgpu clears what was never written of a bound buffer when its user is submitted, and with
+        // dynamic offsets the whole page counts as used: a slot that another thread writes between the
+        // look and the submit would be cleared after it was written. A page that was written leaves
+        // nothing to clear.
+        queue.write_buffer(&page, 0, &vec![0; size as usize]);
         self.free.extend((0..SLOTS_PER_PAGE).rev().map(|i| Slot { page: page.clone(), offset: i * stride }));
         self.pages += 1;
         Ok(())

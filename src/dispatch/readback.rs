@@ -54,12 +54,12 @@ impl Readback {
             wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         )?;
         // On a lost device wgpu makes buffers that are invalid and says nothing, until the submit maps
-        // them and the host's handler of errors hears of it. Mapping it here tells first, also where nobody
-        // told the context of the loss.
-        let valid = scope::checked(context.device(), || {
-            staging.map_async(wgpu::MapMode::Read, .., |_| {});
-            staging.unmap();
-        });
+        // them and the host's handler of errors hears of it. Mapping a buffer now tells first, also where
+        // nobody told the context of the loss. It must be another buffer: wgpu keeps a request to map
+        // until the next poll, and a poll on another thread could answer it with the staging buffer
+        // while its copy is still to come.
+        let probe = context.create_buffer("readback", 4, staging.usage())?;
+        let valid = scope::checked(context.device(), || probe.map_async(wgpu::MapMode::Read, .., |_| {}));
         if valid.is_err() {
             context.mark_lost();
             return Err(Error::DeviceLost);
@@ -90,7 +90,10 @@ impl Readback {
     /// Waits for the copy on this thread: polls the device until it is there or `timeout` is over.
     #[cfg(feature = "blocking")]
     pub fn wait(self, timeout: std::time::Duration) -> Result<Vec<u8>> {
+        // With an empty queue the copy is made, but another thread's poll may still be about to tell so.
+        const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
         let started = std::time::Instant::now();
+        let mut empty_since = None;
         loop {
             let left = timeout.saturating_sub(started.elapsed());
             let polled = self
@@ -104,14 +107,16 @@ impl Readback {
                     self.context.mark_lost();
                     return Err(Error::DeviceLost);
                 }
-                (None, Ok(status)) if status.is_queue_empty() && !left.is_zero() => {
-                    // Nothing is on its way: the encoder was never submitted.
-                    return Err(Error::Device("the readback's encoder was not submitted".into()));
-                }
                 (None, _) if left.is_zero() => {
                     return Err(Error::Timeout { seconds: timeout.as_secs_f64() });
                 }
-                _ => {}
+                (None, Ok(status)) if status.is_queue_empty() => {
+                    if empty_since.get_or_insert_with(std::time::Instant::now).elapsed() > GRACE {
+                        return Err(Error::Device("the readback's encoder was not submitted".into()));
+                    }
+                    std::thread::yield_now();
+                }
+                _ => empty_since = None,
             }
         }
     }
