@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::grid_network::{FitConfig, GridNetwork, GridNetworkConfig, Progress};
+use super::fit::{FitConfig, Progress};
+use super::grid_network::{GridNetwork, GridNetworkConfig};
 use super::mesh::{Cube, Mesh};
 #[cfg(feature = "blocking")]
 use super::mesh::{MeshSearch, SearchOutputs, TILE};

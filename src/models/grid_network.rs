@@ -1,63 +1,17 @@
 //! A multiresolution grid and a small network on top, and how they are trained: what the fields share.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::dense::{
-    ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Method, Optimizer, OptimizerArgs,
-    OptimizerConfig, StepValues,
-};
-use crate::dispatch::{
-    BufferView, Context, Error, Kernel, Planned, Recording, Result, Scratch, check_config,
-};
+use super::fit::{FitConfig, Progress, Trained, Trainer, initial_weights, uniform};
+use crate::dense::{ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig};
+use crate::dispatch::{Context, Kernel, Planned, Recording, Result};
 use crate::radial::{
     FusedMlpBackward, FusedMlpBackwardArgs, FusedMlpConfig, FusedMlpForward, FusedMlpForwardArgs,
     GridEncodingBackwardTable, GridEncodingBackwardTableArgs, GridEncodingConfig, GridEncodingForward,
     GridEncodingForwardArgs,
 };
-use crate::train::{Checkpoint, Parameters, Schedule, Tensor};
-
-/// How a field is fitted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FitConfig {
-    /// Training steps in all, those before a resume included.
-    pub steps: u64,
-    /// Points (pixels) of a step.
-    pub batch: u32,
-    /// Learning rate of Adam (betas 0.9 and 0.99, epsilon 1e-15).
-    pub learning_rate: f64,
-    /// Its course.
-    pub schedule: Schedule,
-    /// Seed of the choice of points, or of the order of pixels.
-    pub seed: u64,
-    /// Steps between two calls of the callback; at each the loss is read and must be finite.
-    pub report_every: u64,
-    /// Where checkpoints go, and the steps between two of them.
-    pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint instead of from the field's present parameters.
-    pub resume: bool,
-}
-
-impl FitConfig {
-    pub(super) fn check(&self) -> Result<()> {
-        check_config(self.batch > 0, "batch", "at least 1", self.batch)?;
-        check_config(self.report_every > 0, "report_every", "at least 1", self.report_every)?;
-        check_config(self.learning_rate.is_finite(), "learning_rate", "finite", self.learning_rate)
-    }
-}
-
-/// What the callback of a fit is told.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
-    /// Steps done.
-    pub step: u64,
-    /// Mean loss of the last batch: squared error of a picture, relative error of a distance field.
-    pub loss: f64,
-    /// The same in dB: the PSNR, where the loss is a squared error.
-    pub psnr: f64,
-    /// Mean speed since the fit began.
-    pub steps_per_second: f64,
-}
+use crate::train::{Checkpoint, Parameters, Tensor};
 
 /// The parts of a field.
 #[derive(Debug, Clone, Copy)]
@@ -120,15 +74,6 @@ pub(super) struct Evaluation {
     _encoded: Tensor,
 }
 
-/// Everything that a training step touches, bound once.
-pub(super) struct Trainer {
-    step: wgpu::Buffer,
-    loss: Tensor,
-    moments: [Tensor; 4],
-    recording: Recording,
-    _scratch: Vec<Scratch>,
-}
-
 impl GridNetwork {
     /// With initial values from a seed: the table uniform in +-1e-4, the weights uniform in
     /// +-sqrt(6 / inputs) (He et al. 2015), biases 0.
@@ -138,23 +83,12 @@ impl GridNetwork {
         seed: u64,
         metadata: Vec<(&'static str, String)>,
     ) -> Result<Self> {
-        let mut state = seed;
-        let mut uniform = move |size: f32| {
-            state = super::sampler::mix(state);
-            ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * size
-        };
+        let mut uniform = uniform(seed);
         let entries = config.grid.parameter_count()?;
         let table: Vec<f32> = (0..entries).map(|_| uniform(1e-4)).collect();
         let network = config.network(1, false);
         FusedMlpForward::plan(&network, context.capabilities())?;
-        let mut weights = vec![0.0; network.weight_count() as usize];
-        for layer in network.layer_table() {
-            let size = (6.0 / layer.inputs as f32).sqrt();
-            for o in 0..layer.outputs {
-                let row = (layer.first + o * layer.stride()) as usize;
-                weights[row..row + layer.inputs as usize].fill_with(|| uniform(size));
-            }
-        }
+        let weights = initial_weights(&network, 6.0, false, &mut uniform);
         Ok(Self {
             context: context.clone(),
             config,
@@ -288,35 +222,22 @@ impl GridNetwork {
             scratch: &table_scratch,
         })?);
 
-        let step = context.create_storage("step", StepValues::WORDS * 4)?;
-        let zeros = |like: &Tensor| {
-            Tensor::from_slice(context, "moment", like.shape(), &vec![0.0; like.len() as usize])
-        };
-        let moments =
-            [zeros(&self.table)?, zeros(&self.table)?, zeros(&self.weights)?, zeros(&self.weights)?];
-        for (parameter, gradient, at) in [(&self.table, &d_table, 0), (&self.weights, &d_weights, 2)] {
-            let config = OptimizerConfig {
+        let trained = self.parameters()?;
+        let gradients = [&d_table, &d_weights];
+        let trained: Vec<_> = trained
+            .iter()
+            .zip(gradients)
+            .map(|((name, parameter), gradient)| {
                 // Entries that no point of the batch touches keep their moments.
-                skip_zero_gradient: at == 0,
-                ..OptimizerConfig::new(parameter.len(), METHOD)
-            };
-            recording.append(Optimizer::new(context, config)?.prepare(&OptimizerArgs {
-                step: BufferView::new(&step),
-                gradient: gradient.view(),
-                parameter: parameter.view(),
-                moment1: Some(moments[at].view()),
-                moment2: Some(moments[at + 1].view()),
-            })?);
-        }
-        let _scratch = vec![error_scratch, backward_scratch, table_scratch];
-        Ok(Trainer { step, loss, moments, recording, _scratch })
+                let skip_zero_gradient = name == "grid.table";
+                Trained { name, parameter, gradient, skip_zero_gradient, rate: 1.0 }
+            })
+            .collect();
+        let scratch = vec![error_scratch, backward_scratch, table_scratch];
+        Trainer::new(context, recording, loss, &trained, scratch)
     }
 
-    /// Runs the steps of a fit. `feed` is called before each with the number of steps done.
-    ///
-    /// `report` is called every `report_every` steps and after the last; `Break` ends the fit with
-    /// [`Error::Cancelled`] after a checkpoint. A loss that is not finite ends it with
-    /// [`Error::NonFinite`]; the last checkpoint is kept.
+    /// Runs the steps of a fit: see [`Trainer::fit`].
     #[cfg(feature = "blocking")]
     pub fn fit(
         &self,
@@ -325,40 +246,7 @@ impl GridNetwork {
         feed: &mut dyn FnMut(u64) -> Result<()>,
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut step = match &fit.checkpoint {
-            Some((path, _)) if fit.resume => self.restore(path, fit, trainer)?,
-            _ => 0,
-        };
-        let (started, first) = (std::time::Instant::now(), step);
-        while step < fit.steps {
-            feed(step)?;
-            let rate = fit.learning_rate * fit.schedule.factor(step);
-            let values = StepValues::new(step + 1, rate as f32, METHOD.betas());
-            self.context.write(&trainer.step, 0, values.bytes());
-            self.context.run_blocking(&trainer.recording)?;
-            step += 1;
-
-            let last = step == fit.steps;
-            let mut stop = false;
-            if last || step.is_multiple_of(fit.report_every) {
-                let loss = f64::from(trainer.loss.read(&self.context)?[0]);
-                if !loss.is_finite() {
-                    return Err(non_finite(step, fit));
-                }
-                let steps_per_second = (step - first) as f64 / started.elapsed().as_secs_f64();
-                let psnr = -10.0 * loss.log10();
-                stop = report(&Progress { step, loss, psnr, steps_per_second }).is_break();
-            }
-            if let Some((path, every)) = &fit.checkpoint {
-                if last || stop || step.is_multiple_of((*every).max(1)) {
-                    self.checkpoint(path, step, fit, trainer)?;
-                }
-            }
-            if stop {
-                return Err(Error::Cancelled { step });
-            }
-        }
-        Ok(())
+        trainer.fit(&self.context, fit, &self.parameters()?, &|| self.contents(), feed, report)
     }
 
     /// Configuration, metadata and parameters.
@@ -381,54 +269,4 @@ impl GridNetwork {
         }
         Ok(file)
     }
-
-    #[cfg(feature = "blocking")]
-    fn checkpoint(&self, path: &Path, step: u64, fit: &FitConfig, trainer: &Trainer) -> Result<()> {
-        let mut file = self.contents()?;
-        for (name, moment) in MOMENTS.iter().zip(&trainer.moments) {
-            file.insert(*name, moment.shape(), moment.read(&self.context)?);
-        }
-        file.set("step", step);
-        file.set("seed", fit.seed);
-        file.set("batch", fit.batch);
-        if !file.is_finite() {
-            return Err(non_finite(step, fit));
-        }
-        file.save(path)
-    }
-
-    /// Loads parameters and moments; gives the step to go on from.
-    #[cfg(feature = "blocking")]
-    fn restore(&self, path: &Path, fit: &FitConfig, trainer: &Trainer) -> Result<u64> {
-        let file = Checkpoint::load(path)?;
-        for (what, now) in [("seed", fit.seed), ("batch", fit.batch.into())] {
-            let then: u64 = file.get(path, what)?;
-            if then != now {
-                let message = format!("was made with {what} {then}, not {now}: a resumed run would differ");
-                return Err(Error::Checkpoint { path: path.into(), message });
-            }
-        }
-        let step = file.get(path, "step")?;
-        let parameters = self.parameters()?;
-        let moments = MOMENTS.into_iter().zip(&trainer.moments);
-        for (name, tensor) in parameters.iter().chain(moments) {
-            tensor.write(&self.context, file.tensor(path, name, tensor.shape())?)?;
-        }
-        Ok(step)
-    }
-}
-
-const MOMENTS: [&str; 4] =
-    ["adam.grid.table.1", "adam.grid.table.2", "adam.network.weights.1", "adam.network.weights.2"];
-
-pub(super) const METHOD: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
-
-pub(super) fn non_finite(step: u64, fit: &FitConfig) -> Error {
-    let hint = match &fit.checkpoint {
-        Some((path, _)) => {
-            format!("the last good checkpoint is {}; try a smaller learning rate", path.display())
-        }
-        None => "try a smaller learning rate".into(),
-    };
-    Error::NonFinite { what: "loss", step, hint }
 }

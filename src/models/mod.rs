@@ -4,6 +4,8 @@
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod distance_field;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod fit;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod grid_network;
 #[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod hybrid;
@@ -22,7 +24,7 @@ mod sphere_tracing;
 mod vision_transformer;
 
 pub use distance_field::{DistanceField, DistanceFieldConfig};
-pub use grid_network::{FitConfig, Progress};
+pub use fit::{FitConfig, Progress};
 pub use marching_cubes::{MarchingCubesConfig, marching_cubes};
 pub use mesh::{Cube, FieldFunction, Mesh};
 #[cfg(feature = "blocking")]

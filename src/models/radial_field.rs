@@ -3,17 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::grid_network::{FitConfig, METHOD, Progress, non_finite};
+use super::fit::{FitConfig, Progress, Trained, Trainer, initial_weights, uniform};
 use super::hybrid::{self, Hybrid};
 use super::picture::Picture;
 use super::sampler::Sampler;
-use crate::dense::{
-    ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Optimizer, OptimizerArgs, OptimizerConfig,
-    RandomState, StepValues,
-};
-use crate::dispatch::{
-    BufferView, Context, Error, Kernel, Planned, Recording, Result, Scratch, check_config,
-};
+use crate::dense::{ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, RandomState};
+use crate::dispatch::{BufferView, Context, Kernel, Planned, Recording, Result, check_config};
 use crate::radial::{
     CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport,
     FusedMlpBackward, FusedMlpBackwardArgs, FusedMlpConfig, FusedMlpForward, FusedMlpForwardArgs,
@@ -270,17 +265,13 @@ struct Pass {
     hybrid: Option<hybrid::Buffers>,
 }
 
-/// Everything that a training step touches, bound once.
-struct Trainer {
-    step: wgpu::Buffer,
+/// A training step, and the buffers that the host writes before it.
+struct Step {
     pass: Pass,
     target: Tensor,
-    loss: Tensor,
-    moments: Vec<Tensor>,
     /// What depends on the positions alone: neighbours, bases, inverted lists.
     locate: Recording,
-    recording: Recording,
-    _scratch: Vec<Scratch>,
+    trainer: Trainer,
 }
 
 impl RadialField {
@@ -291,27 +282,14 @@ impl RadialField {
     /// uniform over the picture; [`for_picture`](Self::for_picture) places them by what is to be fitted.
     pub fn new(context: &Context, config: RadialFieldConfig, seed: u64) -> Result<Self> {
         config.check()?;
-        let mut state = seed;
-        let mut uniform = move |size: f32| {
-            state = super::sampler::mix(state);
-            ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * size
-        };
+        let mut uniform = uniform(seed);
         let entries = config.grid.parameter_count()?;
         let table: Vec<f32> = (0..entries).map(|_| uniform(1e-4)).collect();
         let network = config.network(1, false);
         FusedMlpForward::plan(&network, context.capabilities())?;
-        let mut weights = vec![0.0; network.weight_count() as usize];
-        for layer in network.layer_table() {
-            let spread: f32 = if config.radial.is_some() { 1.0 } else { 6.0 };
-            let size = (spread / layer.inputs as f32).sqrt();
-            for o in 0..layer.outputs {
-                let row = (layer.first + o * layer.stride()) as usize;
-                weights[row..row + layer.inputs as usize].fill_with(|| uniform(size));
-                if config.radial.is_some() {
-                    weights[row + layer.bias as usize] = uniform(size);
-                }
-            }
-        }
+        let hybrid = config.radial.is_some();
+        let spread = if hybrid { 1.0 } else { 6.0 };
+        let weights = initial_weights(&network, spread, hybrid, &mut uniform);
         let hybrid = match config.radial {
             None => None,
             Some(radial) => {
@@ -457,7 +435,7 @@ impl RadialField {
         Ok(())
     }
 
-    fn trainer(&self, batch: u32) -> Result<Trainer> {
+    fn step(&self, batch: u32) -> Result<Step> {
         let context = &self.context;
         let channels = self.config.channels;
         let mut pass = self.pass(batch, true)?;
@@ -515,41 +493,35 @@ impl RadialField {
             scratch: &table_scratch,
         })?);
 
-        let step = context.create_storage("step", StepValues::WORDS * 4)?;
-        let zeros = |like: &Tensor| {
-            Tensor::from_slice(context, "moment", like.shape(), &vec![0.0; like.len() as usize])
-        };
-        let mut moments = Vec::new();
-        for ((name, parameter), gradient) in self.parameters()?.iter().zip(&gradients) {
-            let features = matches!(name, "grid.table" | "radial.weights" | "radial.bias");
-            let hybrid = self.hybrid.is_some();
-            let config = OptimizerConfig {
-                // Entries that no pixel of the batch touches keep their moments.
-                skip_zero_gradient: name == "grid.table" && !hybrid,
-                // The published rates: 1e-2 for the network, 5e-3 for features.
-                rate: if hybrid && features { 0.5 } else { 1.0 },
-                ..OptimizerConfig::new(parameter.len(), METHOD)
-            };
-            let [first, second] = [zeros(parameter)?, zeros(parameter)?];
-            recording.append(Optimizer::new(context, config)?.prepare(&OptimizerArgs {
-                step: BufferView::new(&step),
-                gradient: gradient.view(),
-                parameter: parameter.view(),
-                moment1: Some(first.view()),
-                moment2: Some(second.view()),
-            })?);
-            moments.extend([first, second]);
-        }
-        let _scratch = vec![error_scratch, backward_scratch, table_scratch];
-        Ok(Trainer { step, pass, target, loss, moments, locate, recording, _scratch })
+        let hybrid = self.hybrid.is_some();
+        let parameters = self.parameters()?;
+        let trained: Vec<_> = parameters
+            .iter()
+            .zip(&gradients)
+            .map(|((name, parameter), gradient)| {
+                let features = matches!(name, "grid.table" | "radial.weights" | "radial.bias");
+                Trained {
+                    name,
+                    parameter,
+                    gradient,
+                    // Entries that no pixel of the batch touches keep their moments.
+                    skip_zero_gradient: name == "grid.table" && !hybrid,
+                    // The published rates: 1e-2 for the network, 5e-3 for features.
+                    rate: if hybrid && features { 0.5 } else { 1.0 },
+                }
+            })
+            .collect();
+        let scratch = vec![error_scratch, backward_scratch, table_scratch];
+        let trainer = Trainer::new(context, recording, loss, &trained, scratch)?;
+        Ok(Step { pass, target, locate, trainer })
     }
 
     /// Fits the field to a picture. The same field, picture and configuration give the same bits
     /// on the same adapter, whether or not the run is stopped and resumed in between.
     ///
     /// `report` is called every `report_every` steps and after the last; `Break` ends the fit with
-    /// [`Error::Cancelled`] after a checkpoint. A loss that is not finite ends it with
-    /// [`Error::NonFinite`]; the last checkpoint is kept.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) after a checkpoint. A loss that is not finite ends it with
+    /// [`Error::NonFinite`](crate::Error::NonFinite); the last checkpoint is kept.
     #[cfg(feature = "blocking")]
     pub fn fit(
         &mut self,
@@ -566,19 +538,18 @@ impl RadialField {
         let all = self.hybrid.is_some() && u64::from(fit.batch) >= count;
         let batch = if all { count as u32 } else { fit.batch };
         crate::dispatch::count("batch", &[batch, channels.max(2)])?;
-        let trainer = self.trainer(batch)?;
-        let mut step = match &fit.checkpoint {
-            Some((path, _)) if fit.resume => self.restore(path, fit, &trainer)?,
-            _ => 0,
-        };
+        let step = self.step(batch)?;
         let sampler = Sampler::new(count, fit.seed);
         let mut positions = vec![0.0f32; 2 * batch as usize];
         let mut target = vec![0.0f32; (batch * channels) as usize];
-        let (started, first) = (std::time::Instant::now(), step);
-        while step < fit.steps {
-            let fresh = !all || step == first;
-            for i in (0..batch as usize).filter(|_| fresh) {
-                let sample = step * u64::from(batch) + i as u64;
+        let mut is_fed = false;
+        let mut feed = |done: u64| {
+            if all && is_fed {
+                return Ok(());
+            }
+            is_fed = true;
+            for i in 0..batch as usize {
+                let sample = done * u64::from(batch) + i as u64;
                 let pixel = if all { i } else { sampler.order(sample) as usize };
                 let (x, y) = (pixel % picture.width as usize, pixel / picture.width as usize);
                 positions[2 * i] = (x as f32 + 0.5) / picture.width as f32;
@@ -587,40 +558,15 @@ impl RadialField {
                 target[i * channels..(i + 1) * channels]
                     .copy_from_slice(&picture.data[pixel * channels..(pixel + 1) * channels]);
             }
-            if fresh {
-                self.write_positions(&trainer.pass, &positions)?;
-                trainer.target.write(&self.context, &target)?;
-                if self.hybrid.is_some() {
-                    self.context.run_blocking(&trainer.locate)?;
-                }
+            self.write_positions(&step.pass, &positions)?;
+            step.target.write(&self.context, &target)?;
+            if self.hybrid.is_some() {
+                self.context.run_blocking(&step.locate)?;
             }
-            let rate = fit.learning_rate * fit.schedule.factor(step);
-            let values = StepValues::new(step + 1, rate as f32, METHOD.betas());
-            self.context.write(&trainer.step, 0, values.bytes());
-            self.context.run_blocking(&trainer.recording)?;
-            step += 1;
-
-            let last = step == fit.steps;
-            let mut stop = false;
-            if last || step.is_multiple_of(fit.report_every) {
-                let loss = f64::from(trainer.loss.read(&self.context)?[0]);
-                if !loss.is_finite() {
-                    return Err(non_finite(step, fit));
-                }
-                let steps_per_second = (step - first) as f64 / started.elapsed().as_secs_f64();
-                let psnr = -10.0 * loss.log10();
-                stop = report(&Progress { step, loss, psnr, steps_per_second }).is_break();
-            }
-            if let Some((path, every)) = &fit.checkpoint {
-                if last || stop || step.is_multiple_of((*every).max(1)) {
-                    self.checkpoint(path, step, fit, &trainer)?;
-                }
-            }
-            if stop {
-                return Err(Error::Cancelled { step });
-            }
-        }
-        Ok(())
+            Ok(())
+        };
+        let tensors = self.tensors()?;
+        step.trainer.fit(&self.context, fit, &tensors, &|| self.contents(), &mut feed, report)
     }
 
     /// Renders `width` x `height` pixels of a region, their values at the centres of the pixels.
@@ -729,49 +675,6 @@ impl RadialField {
             }
         }
         Ok(file)
-    }
-
-    /// Names of Adam's moments in a file, in the order of the parameters.
-    #[cfg(feature = "blocking")]
-    fn moment_names(&self) -> Result<Vec<String>> {
-        let parameters = self.parameters()?;
-        Ok(parameters.iter().flat_map(|(name, _)| [1, 2].map(|i| format!("adam.{name}.{i}"))).collect())
-    }
-
-    #[cfg(feature = "blocking")]
-    fn checkpoint(&self, path: &Path, step: u64, fit: &FitConfig, trainer: &Trainer) -> Result<()> {
-        let mut file = self.contents()?;
-        for (name, moment) in self.moment_names()?.into_iter().zip(&trainer.moments) {
-            file.insert(name, moment.shape(), moment.read(&self.context)?);
-        }
-        file.set("step", step);
-        file.set("seed", fit.seed);
-        file.set("batch", fit.batch);
-        if !file.is_finite() {
-            return Err(non_finite(step, fit));
-        }
-        file.save(path)
-    }
-
-    /// Loads parameters and moments; gives the step to go on from.
-    #[cfg(feature = "blocking")]
-    fn restore(&self, path: &Path, fit: &FitConfig, trainer: &Trainer) -> Result<u64> {
-        let file = Checkpoint::load(path)?;
-        for (what, now) in [("seed", fit.seed), ("batch", fit.batch.into())] {
-            let then: u64 = file.get(path, what)?;
-            if then != now {
-                let message = format!("was made with {what} {then}, not {now}: a resumed run would differ");
-                return Err(Error::Checkpoint { path: path.into(), message });
-            }
-        }
-        let step = file.get(path, "step")?;
-        let tensors = self.tensors()?;
-        let names = self.moment_names()?;
-        let moments = names.iter().map(String::as_str).zip(&trainer.moments);
-        for (name, tensor) in tensors.iter().chain(moments) {
-            tensor.write(&self.context, file.tensor(path, name, tensor.shape())?)?;
-        }
-        Ok(step)
     }
 }
 

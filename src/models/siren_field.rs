@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::grid_network::Progress;
+use super::fit::Progress;
 use super::picture::Picture;
 use super::radial_field::Region;
 use super::sampler::{Sampler, mix};
