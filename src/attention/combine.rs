@@ -66,6 +66,9 @@ impl CombineConfig {
     fn launch(&self, shaders: &'static [Shader; 2], backward: bool, caps: &Capabilities) -> Result<Launch> {
         let whole = self.width.is_multiple_of(4);
         let width = if whole { self.width / 4 } else { self.width };
+        if backward {
+            caps.check_rounds("width", self.width, width.into())?;
+        }
         let items = self.slots * width;
         let elements = u64::from(self.slots) * u64::from(self.width);
         let params = Params { rows: self.slots, width, count: items };
