@@ -220,11 +220,11 @@ impl Matmul {
             }
             None => BUSY.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
         };
-        // The rounds of an invocation's loops for sixteen terms of a sum.
+        // The rounds of an invocation's loops for sixteen terms of a sum, at the most.
         let rounds = match variant {
             MatmulVariant::Naive => 16 * 6,
             MatmulVariant::Tiled => 1 + 17 + 10,
-            MatmulVariant::Subgroup => 4,
+            _ => 16,
         };
         let longest = (caps.rounds() / rounds).saturating_mul(16).min(u64::from(config.k));
         let slices = slices.max(u64::from(config.k).div_ceil(longest) as u32);

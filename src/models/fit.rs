@@ -15,7 +15,7 @@ pub struct FitConfig {
     pub steps: u64,
     /// Points (pixels) of a step.
     pub batch: u32,
-    /// Learning rate of Adam (betas 0.9 and 0.99, epsilon 1e-15).
+    /// Learning rate of Adam (betas 0.9 and 0.99, epsilon 1e-15, unless the field says otherwise).
     pub learning_rate: f64,
     /// Its course.
     pub schedule: Schedule,
@@ -50,7 +50,8 @@ pub struct Progress {
     pub steps_per_second: f64,
 }
 
-const METHOD: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
+/// That of grids, most of whose entries get no gradient in a step (Mueller et al. 2022, section 4).
+const ADAM: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
 
 /// Numbers uniform in `+-size`, one after the other.
 pub(super) fn uniform(seed: u64) -> impl FnMut(f32) -> f32 {
@@ -95,6 +96,7 @@ pub(super) struct Trained<'a> {
 
 /// Everything that the steps of a fit touch, bound once.
 pub(super) struct Trainer {
+    method: Method,
     step: wgpu::Buffer,
     loss: Tensor,
     /// Adam's two of each parameter, with their names in a file.
@@ -107,6 +109,18 @@ impl Trainer {
     /// `recording` computes the loss and the gradients.
     pub fn new(
         context: &Context,
+        recording: Recording,
+        loss: Tensor,
+        trained: &[Trained<'_>],
+        scratch: Vec<Scratch>,
+    ) -> Result<Self> {
+        Self::with_method(context, ADAM, recording, loss, trained, scratch)
+    }
+
+    /// The same with a method of its own.
+    pub fn with_method(
+        context: &Context,
+        method: Method,
         mut recording: Recording,
         loss: Tensor,
         trained: &[Trained<'_>],
@@ -123,7 +137,7 @@ impl Trainer {
             let config = OptimizerConfig {
                 skip_zero_gradient: *skip_zero_gradient,
                 rate: *rate,
-                ..OptimizerConfig::new(parameter.len(), METHOD)
+                ..OptimizerConfig::new(parameter.len(), method)
             };
             recording.append(Optimizer::new(context, config)?.prepare(&OptimizerArgs {
                 step: BufferView::new(&step),
@@ -134,7 +148,7 @@ impl Trainer {
             })?);
             moments.extend([(format!("adam.{name}.1"), first), (format!("adam.{name}.2"), second)]);
         }
-        Ok(Self { step, loss, moments, recording, _scratch: scratch })
+        Ok(Self { method, step, loss, moments, recording, _scratch: scratch })
     }
 
     /// Runs the steps of a fit. `feed` is called before each with the number of steps done; `tensors` are
@@ -161,7 +175,7 @@ impl Trainer {
         while step < fit.steps {
             feed(step)?;
             let rate = fit.learning_rate * fit.schedule.factor(step);
-            let values = StepValues::new(step + 1, rate as f32, METHOD.betas());
+            let values = StepValues::new(step + 1, rate as f32, self.method.betas());
             context.write(&self.step, 0, values.bytes());
             context.run_blocking(&self.recording)?;
             step += 1;

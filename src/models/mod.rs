@@ -2,6 +2,8 @@
 
 // Fitting and rendering wait for the device: without `blocking` much of these has no caller.
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod bands;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod distance_field;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod fit;
@@ -33,6 +35,6 @@ pub use mesh::{MeshDistances, MeshSearch};
 pub use mesh_metrics::{Overlap, SurfaceErrors, overlap, surface_errors};
 pub use picture::Picture;
 pub use radial_field::{RadialBasesConfig, RadialField, RadialFieldConfig, Region};
-pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};
+pub use siren_field::{SirenField, SirenFieldConfig};
 pub use sphere_tracing::{View, sphere_trace};
 pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};
