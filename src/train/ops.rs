@@ -465,7 +465,7 @@ pub fn mean_tokens(tape: &mut Tape, x: &Variable) -> Result<Variable> {
 pub fn cross_entropy(tape: &mut Tape, logits: &Variable, target: &wgpu::Buffer) -> Result<[Tensor; 2]> {
     let context = tape.context().clone();
     let (rows, classes) = rows("logits", logits.tensor())?;
-    let config = CrossEntropyConfig { rows, classes, scale: 1.0, gradient: true, variant: None };
+    let config = CrossEntropyConfig::new(rows, classes);
     let kernel = CrossEntropy::new(&context, config)?;
     let loss = Tensor::new(&context, "loss", &[1])?;
     let gradient = Tensor::new(&context, "gradient", logits.tensor().shape())?;
