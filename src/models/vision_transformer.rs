@@ -6,7 +6,7 @@ use super::sampler::mix;
 use crate::attention::{AttentionConfig, PatchConfig, sin_cos_table};
 use crate::dense::Activation;
 use crate::dispatch::{Context, Error, Recording, Result, check_config, check_shape, count};
-use crate::train::ops::{self, Norm};
+use crate::train::ops::{self, AttentionOperands, Norm, Target};
 use crate::train::{
     Checkpoint, Gradients, Parameters, Tape, Tensor, Update, UpdateConfig, Updated, Variable,
 };
@@ -338,7 +338,7 @@ impl VisionTransformer {
             head_dim: config.width / config.heads,
             ..AttentionConfig::default()
         };
-        let attended = ops::attention(tape, &q, &k, &v, &attention)?;
+        let attended = ops::attention(tape, &AttentionOperands::new(&q, &k, &v), &attention)?.o;
         p.linear(tape, &format!("blocks.{block}.attn.proj"), &attended, Activation::Identity)
     }
 
@@ -362,7 +362,7 @@ impl VisionTransformer {
         let target = context.create_storage("target", u64::from(batch) * 4)?;
         let mut tape = Tape::new(context);
         let (logits, variables) = self.record(&mut tape, &image)?;
-        let [loss, gradient] = ops::cross_entropy(&mut tape, &logits, &target)?;
+        let [loss, gradient] = ops::cross_entropy(&mut tape, &logits, Target::Classes(&target), 0.0)?;
         let gradients = tape.backward(&logits, &gradient)?;
         let mut all = Vec::new();
         for ((name, parameter), variable) in self.parameters.iter().zip(&variables) {
