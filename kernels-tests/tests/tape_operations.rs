@@ -214,12 +214,12 @@ fn windows_shifted_and_padded() {
     let qkv: Operand<'_> = (&[41, 6], UNIT);
     let table = [config.table_entries(), 2];
     check(&context, "windows", &[qkv, qkv, qkv, (&table, UNIT)], |tape, x| {
-        ops::window_attention(tape, [&x[0], &x[1], &x[2]], Some(&x[3]), config).unwrap()
+        ops::window_attention(tape, [&x[0], &x[1], &x[2]], Some(&x[3]), config, &[40, 6]).unwrap()
     });
     let config = WindowAttentionConfig { grid: [1, 4, 4], window: [1, 2, 2], table: false, ..config };
     let qkv: Operand<'_> = (&[32, 6], UNIT);
     check(&context, "windows of four", &[qkv; 3], |tape, x| {
-        ops::window_attention(tape, [&x[0], &x[1], &x[2]], None, config).unwrap()
+        ops::window_attention(tape, [&x[0], &x[1], &x[2]], None, config, &[2, 16, 6]).unwrap()
     });
 }
 

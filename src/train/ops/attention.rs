@@ -254,7 +254,8 @@ pub fn reversed_attention(
 
 /// Shares of the heads and messages of reversed attention: `m = before sigmoid(z)`, `[rows]`, and
 /// `w = softmax(s / temperature) m`, `[rows, heads]`, as `[m, w]`. Scores `s` are `[rows, heads]`, `z` and
-/// `before` `[rows]`; `before` is the message of the layer before, and none for the first.
+/// `before` `[rows]`, each with axes of their own; `before` is the message of the layer before, and none for
+/// the first.
 pub fn head_selector(
     tape: &mut Tape,
     s: &Variable,
@@ -267,11 +268,11 @@ pub fn head_selector(
     let config = HeadSelectorConfig { rows: n, heads, temperature };
     let inputs: Vec<_> = [s, z].into_iter().chain(before).collect();
     let has_before = before.is_some();
-    let ones = || Tensor::from_slice(&context, "message", &[n], &vec![1.0; n as usize]);
+    let ones = || Tensor::from_slice(&context, "message", z.tensor().shape(), &vec![1.0; n as usize]);
     let before = before.map_or_else(ones, |before| Ok(before.tensor().clone()))?;
     let (s, z) = (s.tensor().clone(), z.tensor().clone());
     let p = Tensor::new(&context, "shares", s.shape())?;
-    let m = Tensor::new(&context, "message", before.shape())?;
+    let m = Tensor::new(&context, "message", z.shape())?;
     let w = Tensor::new(&context, "weights", s.shape())?;
     let forward = HeadSelectorForward::new(&context, config)?.prepare(&HeadSelectorForwardArgs {
         s: s.view(),
@@ -283,7 +284,7 @@ pub fn head_selector(
     })?;
     Ok(tape.operation_of_many(forward, &inputs, [m, w], move |context, gradients| {
         let given = |i: usize| gradients.get(i).and_then(Option::as_ref);
-        let dm = or_zeros(context, given(0), before.shape())?;
+        let dm = or_zeros(context, given(0), z.shape())?;
         let dw = or_zeros(context, given(1), s.shape())?;
         let ds = gradient_of(context, &s)?;
         let (dz, dbefore) = (gradient_of(context, &z)?, gradient_of(context, &before)?);
@@ -383,13 +384,14 @@ pub fn received_mass(
 }
 
 /// Attention within shifted windows of a grid: queries, keys and values `[rows, heads * head_dim]` as
-/// [`WindowAttentionConfig`] says, with a row more where there is padding; the output has none. `table` is
-/// there exactly if configured.
+/// [`WindowAttentionConfig`] says, with a row more where there is padding; the output has none, and the
+/// shape given. `table` is there exactly if configured.
 pub fn window_attention(
     tape: &mut Tape,
     [q, k, v]: [&Variable; 3],
     table: Option<&Variable>,
     config: WindowAttentionConfig,
+    shape: &[u32],
 ) -> Result<Variable> {
     let context = tape.context().clone();
     check_config(!config.half, "half", "false: tensors hold f32", config.half)?;
@@ -397,7 +399,7 @@ pub fn window_attention(
     let [q, k, v] = [q, k, v].map(|x| x.tensor().clone());
     let table = table.map(|table| table.tensor().clone());
     let tokens = config.grid.into_iter().fold(config.batch, u32::saturating_mul);
-    let o = Tensor::new(&context, "attention", &[tokens, config.heads.saturating_mul(config.head_dim)])?;
+    let o = Tensor::new(&context, "attention", shape)?;
     let lse = Tensor::new(&context, "log-sum-exp", &[tokens, config.heads])?;
     let kernel = WindowAttentionForward::new(&context, config)?;
     let forward = kernel.prepare(&WindowAttentionForwardArgs {
