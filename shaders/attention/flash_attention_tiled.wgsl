@@ -215,18 +215,6 @@ fn compute_scores(b: Base, row: u32, column: u32, end: u32, number: u32, local: 
     if CAREFUL && is_hidden { atomicMax(&hidden_tile, number + 1u); }
 }
 
-// NaN stays NaN, which not every exp2 keeps.
-fn weights(s: vec4<f32>, m: f32) -> vec4<f32> {
-    let d = s - vec4<f32>(m);
-    return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
-fn known_weights(s: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
-    let d = s - m;
-    let e = exp2(select(d, vec4<f32>(), d > vec4<f32>()));
-    return select(e, d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
 // Four rows of weights of four columns, to where all can read them.
 fn put_tile(local: u32, r4: u32, c4: u32, t: mat4x4<f32>) {
     let at = first_column(local, c4) * TILE_ROWS4 + first_row(local, r4) / 4u;
@@ -377,10 +365,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
                 let s = mat4x4<f32>(products[at], products[at + COLUMNS4], products[at + 2u * COLUMNS4], products[at + 3u * COLUMNS4]);
                 var w = mat4x4<f32>();
                 if KNOWN {
-                    w = mat4x4<f32>(known_weights(s[0], m[r4].xxxx), known_weights(s[1], m[r4].yyyy),
-                                    known_weights(s[2], m[r4].zzzz), known_weights(s[3], m[r4].wwww));
+                    w = mat4x4<f32>(probabilities(s[0] - m[r4].xxxx), probabilities(s[1] - m[r4].yyyy),
+                                    probabilities(s[2] - m[r4].zzzz), probabilities(s[3] - m[r4].wwww));
                 } else {
-                    w = mat4x4<f32>(weights(s[0], m[r4].x), weights(s[1], m[r4].y), weights(s[2], m[r4].z), weights(s[3], m[r4].w));
+                    w = mat4x4<f32>(exponentials(s[0] - m[r4].x), exponentials(s[1] - m[r4].y), exponentials(s[2] - m[r4].z), exponentials(s[3] - m[r4].w));
                     let t = transpose(w);
                     l[r4] += (t[0] + t[1]) + (t[2] + t[3]);
                 }
@@ -447,7 +435,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
             for (var c4 = 0u; c4 < COLUMNS4; c4++) {
                 let s = products[r * COLUMNS4 + c4];
                 let dp = value_products[r * COLUMNS4 + c4];
-                let w = known_weights(s, vec4<f32>(terms.x));
+                let w = probabilities(s - terms.x);
                 let ds = score_gradients(s, w, dp, vec4<f32>(factor), vec4<f32>(terms.y));
                 let gate_terms = select(w * dp, vec4<f32>(), s == vec4<f32>(HIDDEN));
                 gate_sums[r] += (gate_terms.x + gate_terms.y) + (gate_terms.z + gate_terms.w);
@@ -530,8 +518,8 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                 for (var r4 = 0u; r4 < ROWS4; r4++) {
                     let at = r4 * 4u * COLUMNS4 + c4;
                     let s = mat4x4<f32>(products[at], products[at + COLUMNS4], products[at + 2u * COLUMNS4], products[at + 3u * COLUMNS4]);
-                    let w = mat4x4<f32>(known_weights(s[0], t[0]), known_weights(s[1], t[0]),
-                                        known_weights(s[2], t[0]), known_weights(s[3], t[0]));
+                    let w = mat4x4<f32>(probabilities(s[0] - t[0]), probabilities(s[1] - t[0]),
+                                        probabilities(s[2] - t[0]), probabilities(s[3] - t[0]));
                     if VALUES {
                         put_tile(local, r4, c4, mat4x4<f32>(mark(factor * w[0], s[0]), mark(factor * w[1], s[1]),
                                                             mark(factor * w[2], s[2]), mark(factor * w[3], s[3])));

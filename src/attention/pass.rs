@@ -44,8 +44,8 @@ pub(super) struct Params {
 macro_rules! shaders {
     ($file:literal, $entry:literal, [$($scalars:expr),*], [$($vectors:expr),*]) => {
         [
-            shader!($file, $entry, [index, attention_params, attention_scalars], [$($scalars),*]),
-            shader!($file, $entry, [index, attention_params, attention_vectors], [$($vectors),*]),
+            shader!($file, $entry, [index, exponential, attention_params, attention_scalars], [$($scalars),*]),
+            shader!($file, $entry, [index, exponential, attention_params, attention_vectors], [$($vectors),*]),
         ]
     };
 }
@@ -127,7 +127,7 @@ static SUBGROUP: Shaders = variant!("attention/flash_attention_subgroup");
 static PREPARE: Shader = shader!(
     "attention/flash_terms",
     "prepare",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [
         read("temperature"),
         read("head_scale"),
@@ -186,31 +186,31 @@ static SUM_SLICES: [Shader; 2] = shaders!(
 static HEAD_SUMS: Shader = shader!(
     "attention/flash_terms",
     "head_sums",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("sums_out")]
 );
 static WEIGHT_GRADIENTS: Shader = shader!(
     "attention/flash_terms",
     "weight_gradients",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("dweights")]
 );
 static HEAD_GRADIENTS: Shader = shader!(
     "attention/flash_terms",
     "head_gradients",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("temperature"), read("head_scale"), read("sums_in"), write("gradient")]
 );
 static BIAS_GRADIENT: Shader = shader!(
     "attention/flash_terms",
     "bias_gradient",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("dbias"), read("unused"), read("side")]
 );
 static TABLE_GRADIENT: Shader = shader!(
     "attention/flash_terms",
     "table_gradient",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("dbias"), read("unused"), read("side")]
 );
 
