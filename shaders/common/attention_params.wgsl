@@ -37,6 +37,8 @@ struct Params {
     row_first: u32,
     row_end: u32,
     row_heads: u32,
+    column_first: u32,   // other rows of this launch, where not all are wanted
+    column_end: u32,
     slice_length: u32,   // keys (or queries) of a slice
     slices: u32,
     rows_at: u32,        // in the side buffer
@@ -117,6 +119,10 @@ const NOWHERE: u32 = 0xffffffffu;
 
 fn grid_place(token: u32) -> vec2<u32> {
     if BIAS != 2u { return vec2<u32>(); }
+    return patch_place(token);
+}
+
+fn patch_place(token: u32) -> vec2<u32> {
     let i = token - params.prefix;
     return select(vec2<u32>(i / params.grid_width, i % params.grid_width), vec2<u32>(NOWHERE), token < params.prefix);
 }
