@@ -129,7 +129,8 @@ fn hops(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
             for (var u = first; u < end; u++) {
                 let j = params.prefix + u32(select(y * size.y + u, u * size.y + x, is_column));
                 let s = score_of_key(p, at, i, j);
-                if s != HIDDEN { sum += probability(s - l); }
+                // (Of NaN, "not equal" need not be true.)
+                sum += select(probability(s - l), 0.0, s == HIDDEN);
             }
         }
     }
@@ -155,7 +156,5 @@ fn tile(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     let j = params.column_first + index % columns;
     load_own(p, p.head, i, score_scale(p.head));
     let s = score_of_key(p, other_at(p, p.head / params.sharing), i, j);
-    var w = 0.0;
-    if s != HIDDEN { w = probability(s - row_terms(p.batch, p.head, i).x); }
-    block[index] = w;
+    block[index] = select(probability(s - row_terms(p.batch, p.head, i).x), 0.0, s == HIDDEN);
 }
