@@ -118,7 +118,7 @@ macro_rules! entry {
         shader!(
             $file,
             "forward",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("q")$($element)*,
                 read("k")$($element)*,
@@ -134,7 +134,7 @@ macro_rules! entry {
         shader!(
             $file,
             "backward_queries",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("q")$($element)*,
                 read("k")$($element)*,
@@ -150,7 +150,7 @@ macro_rules! entry {
         shader!(
             $file,
             "backward_keys",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("q")$($element)*,
                 read("k")$($element)*,
@@ -199,7 +199,7 @@ macro_rules! row_sums {
         shader!(
             "attention/small_attention",
             "row_sums",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("o_in")$($element)*,
                 read("dout_in")$($element)*,
@@ -217,26 +217,26 @@ static ROW_SUMS: Entry = [
 static SPREAD: Shader = shader!(
     "attention/window_attention",
     "spread",
-    [index, small_attention, window_tokens, small_scalars],
+    [index, exponential, small_attention, window_tokens, small_scalars],
     [read("table"), write("bias_out").vec4()]
 );
 static TABLE_GRADIENT: Shader = shader!(
     "attention/window_attention",
     "table_gradient",
-    [index, small_attention, window_tokens, small_scalars],
+    [index, exponential, small_attention, window_tokens, small_scalars],
     [read("sums_in").vec4(), write("dtable")]
 );
 static PAD_GRADIENT: [Shader; 2] = [
     shader!(
         "attention/window_attention",
         "pad_gradient",
-        [index, small_attention, window_tokens, small_scalars],
+        [index, exponential, small_attention, window_tokens, small_scalars],
         [read("sums_in").vec4(), write("dq_pad"), write("dk_pad"), write("dv_pad")]
     ),
     shader!(
         "attention/window_attention",
         "pad_gradient",
-        [index, small_attention, window_tokens, small_vectors],
+        [index, exponential, small_attention, window_tokens, small_vectors],
         [read("sums_in").vec4(), write("dq_pad").vec4(), write("dk_pad").vec4(), write("dv_pad").vec4()]
     ),
 ];

@@ -453,7 +453,7 @@ pub const CANARIES: &[Canary] = &[
         bug: "slices merged as if they had the same log-sum-exp",
         kernel: "attention/flash_attention",
         shader: "attention/flash_terms::merge",
-        find: "weight(LOG2_E * l, LOG2_E * m)",
+        find: "exponential(LOG2_E * l - LOG2_E * m)",
         replace: "1.0",
     },
     Canary {
