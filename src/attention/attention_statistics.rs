@@ -200,7 +200,7 @@ impl<'a> Statistics<'a> {
     }
 
     fn slices(&self, kind: Kind, rows: u32, length: u32) -> Slices {
-        self.pass.slices_for(kind, rows.div_ceil(ROWS), self.pass.config.heads, length)
+        self.pass.slices_for(kind, self.variant, rows.div_ceil(ROWS), self.pass.config.heads, length)
     }
 
     /// Scores and a few operations more of each pair.
@@ -293,6 +293,9 @@ impl<'a> Statistics<'a> {
         let words = count("hops", &[batch, heads, tiles, hops])?;
         let constants = self.pass.score_constants(Kind::Forward).bool("GRID", true).bool("WEIGHTED", false);
         let (caps, shader) = (self.pass.caps, &HOPS[self.pass.even()]);
+        // A ring's four sides, and the columns of each of their scores.
+        let columns = 2 + u64::from(self.pass.config.head_dim.div_ceil(4));
+        caps.check_rounds("grid", hops, 4 * u64::from(hops) * columns)?;
         let mut launches = self.prepare()?;
         let cost = self.cost(words.into());
         launches.push(Launch::new(shader, constants, &self.params(Some(grid)), words.into(), caps, cost)?);

@@ -623,7 +623,7 @@ pub fn cases() -> Vec<Case> {
     // More rounds of an invocation's loops than Mesa's llvmpipe allows, were the sums not cut: over long
     // rows, over their columns too, over the heads that share a key, and over the images that share a table.
     let long = AttentionConfig { slices: Some(1), ..square(1, 1) };
-    table.add("long rows", AttentionConfig { keys: 66_000, ..long }, 2.0, &[PLAIN], same);
+    table.add("long rows", AttentionConfig { keys: 66_000, ..long }, 2.0, &[PLAIN, TILED], same);
     let wide = AttentionConfig { head_dim: 256, ..long };
     table.add("wide rows", AttentionConfig { keys: 600, ..wide }, 2.0, &[PLAIN], same);
     table.add("wide rows", AttentionConfig { queries: 600, keys: 3, ..wide }, 2.0, &[PLAIN], same);
