@@ -174,9 +174,9 @@ fn a_bit_pattern_in_a_bag_is_learned() {
     };
     // New bags in each step: of 512 that are seen again and again all are right after 150 steps, but of others
     // 83 % alone.
-    for step in 0..200u16 {
+    for step in 0..300u16 {
         // Falls to a twentieth: the last steps settle.
-        let rate = 0.01 - 0.0095 * f32::from(step) / 200.0;
+        let rate = 0.01 - 0.0095 * f32::from(step) / 300.0;
         show(bags(bag_count, &mut random), rate);
     }
     // Bags never seen; a rate of 0 leaves the parameters alone.
