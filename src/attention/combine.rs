@@ -91,6 +91,9 @@ impl WeighConfig {
         let whole = width.is_multiple_of(4);
         let lanes = if whole { 4 } else { 1 };
         let items = rows * (width / lanes);
+        if backward {
+            caps.check_rounds("width", width, (width / lanes).into())?;
+        }
         let elements = u64::from(rows) * u64::from(width);
         let params = Params { rows, width: width / lanes, count: items };
         let (groups, buffers) = if backward { (rows.div_ceil(8), 3) } else { (items.div_ceil(64), 2) };

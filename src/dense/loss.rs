@@ -302,12 +302,17 @@ impl CrossEntropy {
         let n = u64::from(count("logits", &[rows, classes])?);
         // Strided loops step over the end of a row by up to a workgroup.
         check_config(classes <= u32::MAX - WORKGROUP, "classes", "below 2^32 - 256", classes)?;
-        let default = if caps.cpu || classes <= 64 {
+        // The maximum, the sum, and the gradient.
+        let rounds = 3 * u64::from(classes);
+        let default = if (caps.cpu || classes <= 64) && rounds <= caps.rounds() {
             CrossEntropyVariant::Invocation
         } else {
             CrossEntropyVariant::Workgroup
         };
-        let (groups, shader, name, bytes) = match (variant.unwrap_or(default), gradient) {
+        let variant = variant.unwrap_or(default);
+        let sharing = if variant == CrossEntropyVariant::Workgroup { u64::from(WORKGROUP) } else { 1 };
+        caps.check_rounds("classes", classes, rounds / sharing)?;
+        let (groups, shader, name, bytes) = match (variant, gradient) {
             (CrossEntropyVariant::Invocation, false) => (rows.div_ceil(WORKGROUP), &ROWS, "invocation", 4),
             (CrossEntropyVariant::Invocation, true) => {
                 (rows.div_ceil(WORKGROUP), &ROWS_GRADIENT, "invocation", 4)

@@ -287,6 +287,9 @@ pub fn cases() -> Vec<Case> {
     }
     // 1,031 partial sums: two reductions.
     cases.push(entropy(with(1031, 3, true, Workgroup, Classes, 0.0), Poison::Nothing, &mut random));
+    // A vocabulary that an invocation by itself would take more rounds for than Mesa's llvmpipe lets it have.
+    let config = CrossEntropyConfig { scale: 2.0, gradient: true, ..CrossEntropyConfig::new(2, 32_771) };
+    cases.push(entropy(config, Poison::Nothing, &mut random));
     cases
 }
 
