@@ -182,7 +182,7 @@ fn loops_that_a_driver_would_end() {
                 let variant = Some(CrossEntropyVariant::Invocation);
                 let (rows, classes) = (3, 50_257);
                 CrossEntropy::plan(
-                    &CrossEntropyConfig { rows, classes, scale: 1.0, gradient: true, variant },
+                    &CrossEntropyConfig { variant, ..CrossEntropyConfig::new(rows, classes) },
                     c,
                 )
             },
@@ -192,10 +192,7 @@ fn loops_that_a_driver_would_end() {
             "cross-entropy",
             |c| {
                 let (rows, classes) = (1, 6_000_000);
-                CrossEntropy::plan(
-                    &CrossEntropyConfig { rows, classes, scale: 1.0, gradient: true, variant: None },
-                    c,
-                )
+                CrossEntropy::plan(&CrossEntropyConfig::new(rows, classes), c)
             },
             &["`classes` = 6000000"],
         ),

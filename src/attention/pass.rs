@@ -573,11 +573,11 @@ impl<'a> Pass<'a> {
 
     /// How the sum over `length` tokens is cut for `rows` rows of `heads` heads.
     pub fn slices(&self, kind: Kind, heads: u32, rows: u32, length: u32) -> Slices {
-        self.slices_for(self.groups(kind, rows), heads, length)
+        self.slices_for(kind, self.groups(kind, rows), heads, length)
     }
 
     /// The same where a head has `groups` workgroups.
-    pub fn slices_for(&self, groups: u32, heads: u32, length: u32) -> Slices {
+    pub fn slices_for(&self, kind: Kind, groups: u32, heads: u32, length: u32) -> Slices {
         let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(groups);
         let busy: u64 = if self.caps.cpu { 8 } else { 512 };
         let wanted = busy.div_ceil(groups).min(length.div_ceil(SHORTEST_SLICE).into()) as u32;
