@@ -10,8 +10,8 @@ pub use trainer::{VisionTrainer, VisionTrainingConfig};
 
 use super::sampler::mix;
 use crate::attention::{
-    AttentionBias, AttentionConfig, HeadLayout, RotaryConfig, RotaryPairs, TokenOrder, TokenSelectConfig,
-    gilbert_ranks, rotary_angles_2d, rotary_table, sin_cos_table,
+    AttentionBias, AttentionConfig, HeadLayout, HopfieldConfig, QueryPoolConfig, RotaryConfig, RotaryPairs,
+    TokenOrder, TokenSelectConfig, gilbert_ranks, rotary_angles_2d, rotary_table, sin_cos_table,
 };
 use crate::dense::Activation;
 use crate::dispatch::{BufferView, Context, Error, Result, check_shape, count};
@@ -236,12 +236,6 @@ impl VisionTransformer {
         }
         let last = norm(config.last_norm().into())?;
         let pooled = match (config.pool, &message) {
-            (Pool::Mean, Some(message)) => {
-                // Quiet tokens count little.
-                let normed = ops::layer_norm(tape, &x, last)?;
-                let weighed = ops::weigh_rows(tape, &normed, message)?;
-                ops::mean_tokens(tape, &weighed)?
-            }
             // The norm is one of each token: it may follow the pooling of one.
             (Pool::ClassToken, _) => {
                 let class = self.class_tokens(tape, &x)?;
@@ -250,6 +244,17 @@ impl VisionTransformer {
             (Pool::Mean, None) => {
                 let mean = ops::mean_tokens(tape, &x)?;
                 ops::layer_norm(tape, &mean, last)?
+            }
+            (pool, message) => {
+                let mut x = ops::layer_norm(tape, &x, last)?;
+                if let Some(message) = message {
+                    // Quiet tokens count little.
+                    x = ops::weigh_rows(tape, &x, message)?;
+                }
+                match pool {
+                    Pool::Queries(queries) => self.probe(tape, &p, &x, queries)?,
+                    _ => ops::mean_tokens(tape, &x)?,
+                }
             }
         };
         let logits = p.linear(tape, "head", &pooled, Activation::Identity)?;
@@ -326,6 +331,24 @@ impl VisionTransformer {
             gate: p.find(&format!("{name}.gate")),
             ..AttentionOperands::new(&q, &k, &v)
         };
+        if let BlockAttention::Hopfield { updates } = config.attention {
+            let [q, k, v] = [&q, &k, &v].map(|x| ops::heads_first(tape, x, config.heads));
+            let beta = p.get(&format!("{name}.beta"))?;
+            let retrieval = HopfieldConfig {
+                batch,
+                heads: config.heads,
+                states: tokens,
+                patterns: tokens,
+                width: config.head_dim(),
+                values: Some(config.head_dim()),
+                update_steps_max: Some(updates),
+                // All updates are made: a batch's pictures do not meet in when each other stops.
+                epsilon: 0.0,
+                ..Default::default()
+            };
+            let retrieved = ops::hopfield(tape, [&q?, &k?, &v?], beta, retrieval)?;
+            return Ok(Attended { o: ops::heads_last(tape, &retrieved)?, message: None, score: None });
+        }
         let keep = config.pruning.map(|pruning| pruning.keep).filter(|_| prunes);
         let BlockAttention::Reversed { temperature } = config.attention else {
             let attended = ops::attention(tape, &operands, &attention)?;
@@ -337,7 +360,7 @@ impl VisionTransformer {
         let hidden = p.linear(tape, &format!("{name}.message_controller.fc1"), y, Activation::Gelu)?;
         let z = p.linear(tape, &format!("{name}.message_controller.fc2"), &hidden, Activation::Identity)?;
         let [m, w] = ops::head_selector(tape, &scores, &z, message, temperature)?;
-        let weights = ops::heads_first(tape, &w)?;
+        let weights = ops::heads_first(tape, &w, config.heads)?;
         let attended = ops::reversed_attention(tape, &operands, &weights, &attention)?;
         let score = match keep {
             None => None,
@@ -393,6 +416,15 @@ impl VisionTransformer {
         let packed = p.linear(tape, &format!("{name}.qkv"), &y, Activation::Identity)?;
         let [q, k, v] = self.queries_keys_values(tape, &packed, windows.batch)?;
         ops::window_attention(tape, [&q, &k, &v], table, windows, &shape)
+    }
+
+    /// Averages of the tokens under learned queries, `[batch, width]`.
+    fn probe(&self, tape: &mut Tape, p: &Recorded<'_>, x: &Variable, queries: u32) -> Result<Variable> {
+        let width = self.config.width;
+        let patches = x.tensor().shape().get(1).copied().unwrap_or(0);
+        let batch = x.tensor().shape().first().copied().unwrap_or(0);
+        let pool = QueryPoolConfig::efficient_probing(batch, patches, width, queries, 1)?;
+        ops::query_pool(tape, x, p.get("pool.queries")?, Some(p.get("pool.value.weight")?), pool)
     }
 
     /// The first token of each image, `[batch, width]`.
