@@ -161,8 +161,7 @@ fn a_bit_pattern_in_a_bag_is_learned() {
     };
     let pooled = pool(&mut tape, &embedded, u, config);
     let logits = linear(&mut tape, &pooled, w2, b2, Activation::Identity);
-    let entropy =
-        CrossEntropyConfig { rows: bag_count, classes: 2, scale: 1.0, gradient: true, variant: None };
+    let entropy = CrossEntropyConfig::new(bag_count, 2);
     let loss = Tensor::new(&context, "loss", &[1]).unwrap();
     let gradient = Tensor::new(&context, "gradient", &[bag_count, 2]).unwrap();
     let kernel = CrossEntropy::new(&context, entropy).unwrap();

@@ -199,8 +199,8 @@ impl<'a> Statistics<'a> {
         u64::from(self.pass.config.batch) * u64::from(self.pass.config.heads) * u64::from(rows.div_ceil(ROWS))
     }
 
-    fn slices(&self, rows: u32, length: u32) -> Slices {
-        self.pass.slices_for(rows.div_ceil(ROWS), self.pass.config.heads, length)
+    fn slices(&self, kind: Kind, rows: u32, length: u32) -> Slices {
+        self.pass.slices_for(kind, rows.div_ceil(ROWS), self.pass.config.heads, length)
     }
 
     /// Scores and a few operations more of each pair.
@@ -230,7 +230,7 @@ impl<'a> Statistics<'a> {
 
     fn rows(&self, grid: Option<PatchGrid>) -> Result<Plan> {
         let AttentionConfig { batch, heads, queries, keys, .. } = *self.pass.config;
-        let slices = self.slices(queries, keys);
+        let slices = self.slices(Kind::Forward, queries, keys);
         let words = count("row statistics", &[slices.count, batch, heads, queries, 4])?;
         let params = Params { slices: slices.count, slice_length: slices.length, ..self.params(grid) };
         let constants = self.constants(Kind::Forward).bool("GRID", grid.is_some()).bool("WEIGHTED", false);
@@ -255,7 +255,7 @@ impl<'a> Statistics<'a> {
     /// `rollout`: the share of attention; then the masses of the heads are not wanted.
     fn columns(&self, weighted: bool, rollout: Option<f32>) -> Result<Plan> {
         let AttentionConfig { batch, heads, queries, keys, .. } = *self.pass.config;
-        let slices = self.slices(keys, queries);
+        let slices = self.slices(Kind::Keys, keys, queries);
         let words = count("column masses", &[slices.count, batch, heads, keys])?;
         let base = self.params(None);
         let params = Params {

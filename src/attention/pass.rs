@@ -232,8 +232,10 @@ static TABLE_GRADIENT: Shader = shader!(
 /// Keys (or queries) that are worth a slice of their own, and the most that one workgroup walks through.
 const SHORTEST_SLICE: u32 = 256;
 const LONGEST_SLICE: u32 = 1 << 16;
-/// Slices, and stretches of rows, are whole tiles of any variant.
+/// Slices and stretches of rows are whole tiles of any variant, where they may be so long.
 const SLICE_STEP: u32 = 64;
+/// Where not: of slices of the plain variant, and of stretches whose rows a table's gradient adds up.
+const SHORT_STEP: u32 = 4;
 /// Elements of dS that are kept at a time for the gradient of the bias.
 const CHUNK: u64 = 1 << 22;
 
@@ -414,6 +416,9 @@ impl<'a> Pass<'a> {
             sums: config.temperature || config.head_scale || config.gate || weights,
         };
         count("side buffer", &[pass.side_words_checked()?])?;
+        let (tokens, rounds) = pass.rounds(Kind::Keys);
+        let least = rounds * u64::from(pass.step().div_ceil(tokens));
+        caps.check_rounds("heads", config.heads, least)?;
         Ok(pass)
     }
 
@@ -568,18 +573,55 @@ impl<'a> Pass<'a> {
 
     /// How the sum over `length` tokens is cut for `rows` rows of `heads` heads.
     pub fn slices(&self, kind: Kind, heads: u32, rows: u32, length: u32) -> Slices {
-        self.slices_for(self.groups(kind, rows), heads, length)
+        self.slices_for(kind, self.groups(kind, rows), heads, length)
     }
 
     /// The same where a head has `groups` workgroups.
-    pub fn slices_for(&self, groups: u32, heads: u32, length: u32) -> Slices {
+    pub fn slices_for(&self, kind: Kind, groups: u32, heads: u32, length: u32) -> Slices {
         let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(groups);
         let busy: u64 = if self.caps.cpu { 8 } else { 512 };
         let wanted = busy.div_ceil(groups).min(length.div_ceil(SHORTEST_SLICE).into()) as u32;
-        let wanted = self.config.slices.unwrap_or(wanted.max(length.div_ceil(LONGEST_SLICE)));
+        let longest = self.longest_slice(kind);
+        let wanted = self.config.slices.unwrap_or(wanted).max(length.div_ceil(longest));
         // Rounding a slice up may leave none for the last ones.
-        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(SLICE_STEP);
+        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(SLICE_STEP).min(longest);
         Slices { count: length.div_ceil(length_each), length: length_each }
+    }
+
+    /// The rounds of an invocation's loops for each of so many tokens.
+    fn rounds(&self, kind: Kind) -> (u32, u64) {
+        let [d, dv] = [self.config.head_dim, self.config.value_dim()].map(|n| u64::from(n.div_ceil(4)));
+        let rows = |of_d: u64, of_dv: u64| of_d * d + of_dv * dv;
+        // Loops over the columns: products and sums with q and k, and with values.
+        let columns = match kind {
+            Kind::Forward => rows(1, 2),
+            Kind::Queries => rows(2, 1),
+            Kind::Keys => rows(2, 1),
+        };
+        let sharing = if kind == Kind::Keys { self.config.heads / self.config.kv_heads() } else { 1 };
+        let (tokens, rounds) = match self.variant {
+            // Short loops with fixed ends are straight-line code.
+            AttentionVariant::Plain => (1, if d.max(dv) <= 16 { 1 } else { 4 + columns }),
+            AttentionVariant::Tiled => {
+                let tile = 8 * Tile::solve(kind, self.config, self.caps).columns;
+                // Sixteen columns are staged and multiplied at a time; sums read a few tokens at a time.
+                (tile, 6 * columns + 4 * u64::from(tile))
+            }
+            AttentionVariant::Subgroup => (4, 1),
+        };
+        (tokens, rounds * u64::from(sharing))
+    }
+
+    /// The least that a slice must be.
+    fn step(&self) -> u32 {
+        if self.variant == AttentionVariant::Plain { SHORT_STEP } else { SLICE_STEP }
+    }
+
+    /// The tokens that an invocation may go through.
+    fn longest_slice(&self, kind: Kind) -> u32 {
+        let (tokens, rounds) = self.rounds(kind);
+        let most = (self.caps.rounds() / rounds).saturating_mul(tokens.into()).min(LONGEST_SLICE.into());
+        (most as u32 / self.step() * self.step()).max(self.step())
     }
 
     /// Workgroups for the own rows of a head.
@@ -713,7 +755,13 @@ impl<'a> Pass<'a> {
             return self.config.queries;
         }
         let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
-        let rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into());
+        let mut rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into());
+        if matches!(self.config.bias, AttentionBias::Table { .. }) {
+            // An entry of the table adds up the rows of all images.
+            let step = u64::from(SHORT_STEP);
+            let most = self.caps.rounds() / (u64::from(self.config.batch) + 2) / step * step;
+            rows = rows.min(most.max(step));
+        }
         rows.min(self.config.queries.into()) as u32
     }
 
@@ -802,10 +850,20 @@ impl<'a> Pass<'a> {
             ..self.params()
         };
         let rows = u64::from(end - first);
-        let (shader, count) = match self.config.bias {
-            AttentionBias::Table { .. } => (&TABLE_GRADIENT, self.config.bias_count()),
-            _ => (&BIAS_GRADIENT, self.config.bias_count() / u64::from(self.config.queries) * rows),
+        let AttentionConfig { batch, heads, .. } = *self.config;
+        let (shader, count, rounds) = match self.config.bias {
+            AttentionBias::Table { .. } => {
+                (&TABLE_GRADIENT, self.config.bias_count(), rows * (2 + u64::from(batch)))
+            }
+            AttentionBias::Dense { share_batch, share_heads } => {
+                let count = self.config.bias_count() / u64::from(self.config.queries) * rows;
+                let images = if share_batch { u64::from(batch) } else { 1 };
+                let rounds = images * (2 + if share_heads { u64::from(heads) } else { 1 });
+                (&BIAS_GRADIENT, count, rounds)
+            }
+            AttentionBias::None => (&BIAS_GRADIENT, 0, 0),
         };
+        self.caps.check_rounds("batch", batch, rounds)?;
         let all =
             u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys) * rows;
         let cost = Cost::new(all, 4 * (all + count));

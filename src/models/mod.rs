@@ -35,4 +35,7 @@ pub use picture::Picture;
 pub use radial_field::{RadialBasesConfig, RadialField, RadialFieldConfig, Region};
 pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};
 pub use sphere_tracing::{View, sphere_trace};
-pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};
+pub use vision_transformer::{
+    BlockAttention, Pool, Positions, Prune, Pruning, VisionTrainer, VisionTrainingConfig, VisionTransformer,
+    VisionTransformerConfig,
+};

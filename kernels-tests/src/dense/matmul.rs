@@ -142,6 +142,8 @@ pub fn cases() -> Vec<Case> {
         }
         // 8 x 8 results an invocation.
         cases.push(case(MatmulConfig { m: 130, n: 70, k: 19, batch: 33, ..base }, &mut random));
+        // A sum of more rounds than Mesa's llvmpipe lets an invocation have, were it not sliced.
+        cases.push(case(MatmulConfig { m: 4, n: 4, k: 66_000, slices: Some(1), ..base }, &mut random));
     }
     cases
 }
