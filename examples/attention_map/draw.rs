@@ -148,7 +148,7 @@ pub fn overlay(picture: &RgbImage, grid: PatchGrid, map: &[f32], start: Option<u
         let t = row(y0) * (1.0 - v) + row(y1) * v;
         let light = grey(picture.get_pixel(x, y)) / 255.0;
         // Lit by the map, so that what is seen stays readable.
-        Rgb(heat(t).map(|c| (c * (0.3 + 0.5 * light) + 75.0 * light).min(255.0) as u8))
+        Rgb(heat(t).map(|c| (c * (0.5 + 0.4 * light) + 60.0 * light).min(255.0) as u8))
     });
     if let Some(start) = start {
         let (y, x) = ((start / columns) as f32 * side_y, (start % columns) as f32 * side_x);
