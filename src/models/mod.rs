@@ -38,6 +38,6 @@ pub use radial_field::{RadialBasesConfig, RadialField, RadialFieldConfig, Region
 pub use siren_field::{SirenField, SirenFieldConfig};
 pub use sphere_tracing::{View, sphere_trace};
 pub use vision_transformer::{
-    BlockAttention, Pool, Positions, Prune, Pruning, VisionTrainer, VisionTrainingConfig, VisionTransformer,
-    VisionTransformerConfig,
+    BlockAttention, BlockScores, Pool, Positions, Prune, Pruning, VisionTrainer, VisionTrainingConfig,
+    VisionTransformer, VisionTransformerConfig,
 };
