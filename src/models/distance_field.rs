@@ -9,7 +9,9 @@ use super::hybrid::{Hybrid, RadialBasesConfig};
 use super::mesh::{Cube, Mesh};
 #[cfg(feature = "blocking")]
 use super::mesh::{MeshSearch, SearchOutputs, TILE};
-use crate::dense::{Add, AddArgs, AddConfig, Loss, RandomState};
+#[cfg(feature = "blocking")]
+use super::mesh_batches::MeshBatches;
+use crate::dense::{Loss, RandomState};
 use crate::dispatch::{BufferView, Context, Kernel, Planned, Result, check_config};
 use crate::radial::{
     CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport, FieldPoints,
@@ -178,27 +180,14 @@ impl DistanceField {
         let context = self.network.context.clone();
         let search = MeshSearch::new(&context, &mesh.in_unit(&self.cube))?;
         let mut step = self.network.step(fit.batch)?;
-        // On the surface the distance is 0.
-        let zeros = vec![0.0; fit.batch as usize];
-        let distance = Tensor::from_slice(&context, "distance", &[fit.batch], &zeros)?;
-        let counts = counts(fit.batch);
-        let rest = SearchOutputs::new(&context, fit.batch - counts[0])?;
-        let state = context.create_storage("state", RandomState::WORDS * 4)?;
-        let mut before = search.sample(&state, &step.pass.positions, counts, 0.5 * SIGMA)?;
-        let sign = MeshSign::Approximate { beta: 2.0 };
-        before.append(search.search(counts[0], &step.pass.positions, &distance, &rest, sign)?);
-        let scale = AddConfig { count: fit.batch, a: SCALE, b: 0.0, variant: None };
-        let args = AddArgs { x: distance.view(), y: step.target.view() };
-        before.append(Add::new(&context, scale)?.prepare(&args)?);
+        let tensors = [&step.pass.positions, &step.target];
+        let mut batches =
+            MeshBatches::new(&search, counts(fit.batch), 0.5 * SIGMA, SCALE, fit.seed, tensors)?;
         let location = self.network.locate(&mut step)?;
-        before.append(location.find);
         let loss = Loss::Relative { epsilon: 0.5 * SCALE * EPSILON };
-        let trainer = self.network.trainer(&mut step, loss, before, 1.0)?;
+        let trainer = self.network.trainer(&mut step, loss, location.find, 1.0)?;
         context.run_blocking(&location.build)?;
-        let mut feed = |step| {
-            context.write(&state, 0, RandomState::new(fit.seed, step).bytes());
-            Ok(())
-        };
+        let mut feed = |step| batches.write(step);
         self.network.fit(&trainer, fit, &mut feed, report)
     }
 
@@ -263,7 +252,7 @@ impl DistanceField {
 }
 
 /// Points that choose and move the centres, for each of them.
-const POINTS_OF_A_CENTRE: u32 = 32;
+const POINTS_OF_A_CENTRE: u32 = 16;
 
 /// Centres and shapes of a mesh in the unit cube.
 #[cfg(feature = "blocking")]
@@ -273,7 +262,7 @@ fn place_centres(context: &Context, hybrid: &Hybrid, search: &MeshSearch, seed: 
     let positions = Tensor::new(context, "positions", &[points, 3])?;
     let distances = Tensor::new(context, "distances", &[points])?;
     let state = context.create_storage_with("state", RandomState::new(seed, 0).bytes())?;
-    let mut recording = search.sample(&state, &positions, counts(points), 0.5 * SIGMA)?;
+    let mut recording = search.sample(&state, &positions, counts(points), 0.5 * SIGMA, true)?;
     let rest = SearchOutputs::new(context, points)?;
     recording.append(search.search(0, &positions, &distances, &rest, MeshSign::None)?);
     let config = CentreInitialisationConfig {

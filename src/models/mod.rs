@@ -12,6 +12,8 @@ mod hybrid;
 mod marching_cubes;
 mod mesh;
 #[cfg(feature = "blocking")]
+mod mesh_batches;
+#[cfg(feature = "blocking")]
 mod mesh_metrics;
 mod picture;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
