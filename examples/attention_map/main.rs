@@ -118,7 +118,7 @@ fn run(options: &Options) -> Result<(), String> {
         println!("attention  of a vision transformer, {} blocks of {} heads", config.depth, config.heads);
         from = match config.pool {
             Pool::ClassToken => "what the class token's output is made of",
-            Pool::Mean => "what the mean of all tokens is made of",
+            Pool::Mean | Pool::Queries(_) => "what the mean of all tokens is made of",
         };
         for picture in pictures {
             let picture = draw::fit(&picture, config.image);
@@ -225,7 +225,7 @@ fn of_model(
     let n = (prefix + grid.height * grid.width) as usize;
     let row = match config.pool {
         Pool::ClassToken => (0..n).map(|i| f32::from(u8::from(i == 0))).collect(),
-        Pool::Mean => vec![1.0 / n as f32; n],
+        Pool::Mean | Pool::Queries(_) => vec![1.0 / n as f32; n],
     };
     let starts = [Start { row, patch: None }];
     let mut heads = Vec::new();

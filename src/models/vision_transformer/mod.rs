@@ -10,10 +10,9 @@ pub use trainer::{VisionTrainer, VisionTrainingConfig};
 
 use super::sampler::mix;
 use crate::attention::{
-    AttentionBias, AttentionConfig, HeadLayout, HopfieldConfig, QueryPoolConfig, RotaryConfig, RotaryPairs,
-    TokenOrder, TokenSelectConfig, gilbert_ranks, rotary_angles_2d, rotary_table, sin_cos_table,
-    AttentionBias, AttentionConfig, AttentionInputs, HeadLayout, RotaryConfig, RotaryPairs, TokenOrder,
-    TokenSelectConfig, gilbert_ranks, rotary_angles_2d, rotary_table, sin_cos_table,
+    AttentionBias, AttentionConfig, AttentionInputs, HeadLayout, HopfieldConfig, QueryPoolConfig,
+    RotaryConfig, RotaryPairs, TokenOrder, TokenSelectConfig, gilbert_ranks, rotary_angles_2d, rotary_table,
+    sin_cos_table,
 };
 use crate::dense::Activation;
 use crate::dispatch::{BufferView, Context, Error, Result, check_config, check_shape, count};
@@ -393,7 +392,8 @@ impl VisionTransformer {
                 ..Default::default()
             };
             let retrieved = ops::hopfield(tape, [&q?, &k?, &v?], beta, retrieval)?;
-            return Ok(Attended { o: ops::heads_last(tape, &retrieved)?, message: None, score: None });
+            let o = ops::heads_last(tape, &retrieved)?;
+            return Ok(Attended { o, message: None, score: None, scores: None });
         }
         let tensor = |operand: Option<&Variable>| operand.map(|v| v.tensor().clone());
         let scores = |lse: &Tensor| BlockScores {
@@ -420,10 +420,8 @@ impl VisionTransformer {
         let selector = p.linear(tape, &format!("{name}.head_selector"), y, Activation::Identity)?;
         let hidden = p.linear(tape, &format!("{name}.message_controller.fc1"), y, Activation::Gelu)?;
         let z = p.linear(tape, &format!("{name}.message_controller.fc2"), &hidden, Activation::Identity)?;
-        let [m, w] = ops::head_selector(tape, &scores, &z, message, temperature)?;
-        let weights = ops::heads_first(tape, &w, config.heads)?;
         let [m, w] = ops::head_selector(tape, &selector, &z, message, temperature)?;
-        let weights = ops::heads_first(tape, &w)?;
+        let weights = ops::heads_first(tape, &w, config.heads)?;
         let attended = ops::reversed_attention(tape, &operands, &weights, &attention)?;
         let score = match keep {
             None => None,
