@@ -187,15 +187,52 @@ fn reversed_attention_and_what_it_stands_on() {
         let s = tape.variable(&tensor(&context, &[7, 3], &[0.25; 21]));
         ops::head_selector(tape, &s, &x[0], Some(&x[1]), 0.5).unwrap()[0].clone()
     });
-    check(&context, "heads first", &[(&[2, 5, 3], UNIT)], |tape, x| ops::heads_first(tape, &x[0]).unwrap());
-    // Where it goes: [b, n, h] to [b, h, n].
+    check(&context, "heads first", &[(&[2, 5, 6], UNIT)], |tape, x| {
+        ops::heads_first(tape, &x[0], 3).unwrap()
+    });
+    // Where it goes: [b, n, h, d] to [b, h, n, d], and back.
     let mut tape = Tape::new(&context);
-    let values: Vec<f32> = (0..30u8).map(f32::from).collect();
-    let x = tape.variable(&tensor(&context, &[2, 5, 3], &values));
-    let y = ops::heads_first(&mut tape, &x).unwrap();
+    let values: Vec<f32> = (0..60u8).map(f32::from).collect();
+    let x = tape.variable(&tensor(&context, &[2, 5, 6], &values));
+    let y = ops::heads_first(&mut tape, &x, 3).unwrap();
+    let back = ops::heads_last(&mut tape, &y).unwrap();
     context.run_blocking(&tape.into_recording()).unwrap();
     let y = y.tensor().read(&context).unwrap();
-    assert_eq!([y[0], y[1], y[5], y[15]], [0.0, 3.0, 1.0, 15.0]);
+    assert_eq!([y[0], y[1], y[2], y[10], y[30]], [0.0, 1.0, 6.0, 2.0, 30.0]);
+    assert_eq!(back.tensor().read(&context).unwrap(), values);
+}
+
+#[test]
+fn retrieval_and_queries() {
+    let Some(context) = context() else { return };
+    let tokens: Operand<'_> = (&[2, 2, 5, 3], UNIT);
+    let (beta, values): (Operand<'_>, Operand<'_>) = ((&[2], POSITIVE), (&[2, 2, 5, 4], UNIT));
+    for updates in [0, 2] {
+        let config = HopfieldConfig {
+            batch: 2,
+            heads: 2,
+            states: 5,
+            patterns: 5,
+            width: 3,
+            values: Some(4),
+            update_steps_max: Some(updates),
+            epsilon: 0.0,
+            ..Default::default()
+        };
+        check(&context, "retrieval", &[tokens, tokens, values, beta], |tape, x| {
+            let y = ops::hopfield(tape, [&x[0], &x[1], &x[2]], &x[3], config).unwrap();
+            ops::heads_last(tape, &y).unwrap()
+        });
+    }
+    let probing = QueryPoolConfig::efficient_probing(2, 5, 6, 3, 1).unwrap();
+    let operands: [Operand<'_>; 3] = [(&[2, 5, 6], UNIT), (&[3, 6], UNIT), (&[3, 2, 6], UNIT)];
+    check(&context, "probing", &operands, |tape, x| {
+        ops::query_pool(tape, &x[0], &x[1], Some(&x[2]), probing).unwrap()
+    });
+    let plain = QueryPoolConfig { projections: 0, outputs: 0, ..probing };
+    check(&context, "averages", &operands[..2], |tape, x| {
+        ops::query_pool(tape, &x[0], &x[1], None, plain).unwrap()
+    });
 }
 
 #[test]

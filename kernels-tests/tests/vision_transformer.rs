@@ -59,6 +59,13 @@ fn all_kinds() -> Vec<VisionTransformerConfig> {
         VisionTransformerConfig { positions: Positions::Rotary, ..speaking },
         VisionTransformerConfig { pruning: pruned(Prune::Received), ..speaking },
         VisionTransformerConfig { pruning: pruned(Prune::Sent), ..speaking },
+        VisionTransformerConfig { pool: Pool::Queries(4), ..speaking },
+        VisionTransformerConfig {
+            pool: Pool::Queries(2),
+            positions: Positions::Rotary,
+            attention: BlockAttention::Hopfield { updates: 2 },
+            ..tiny()
+        },
         VisionTransformerConfig { positions: Positions::None, pruning: pruned(Prune::Received), ..mean },
     ]
 }
@@ -350,6 +357,23 @@ fn a_stopped_fit_goes_on_bit_by_bit() {
     std::fs::remove_file(path).unwrap();
 }
 
+/// Retrieval without an update is attention, of whose parameters it has the same and beta.
+#[test]
+fn retrieval_without_updates_is_attention() {
+    let Some(context) = context() else { return };
+    let plain = VisionTransformer::new(&context, tiny(), 3).unwrap();
+    let attention = BlockAttention::Hopfield { updates: 0 };
+    let retrieving =
+        VisionTransformer::new(&context, VisionTransformerConfig { attention, ..tiny() }, 4).unwrap();
+    for (name, tensor) in plain.parameters().iter() {
+        retrieving.parameters().get(name).unwrap().write(&context, &tensor.read(&context).unwrap()).unwrap();
+    }
+    let images = Random::new(5).vec(2 * 2 * 4 * 6, -1.0, 1.0);
+    let [a, b] = [&plain, &retrieving].map(|model| model.logits(&images).unwrap());
+    // Two blocks of a few dozen roundings, of logits near 1.
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
+}
+
 /// The lite form of DependencyViT-Tiny, at its own size: 224 x 224 pixels, 12 blocks, 69 tokens at the end.
 #[test]
 fn dependency_vit_lite_runs_at_its_own_size() {
@@ -408,10 +432,16 @@ fn bad_input_is_refused_by_name() {
     let reversed = |temperature| BlockAttention::Reversed { temperature };
     refused(VisionTransformerConfig { attention: reversed(0.0), ..good }, "`attention.temperature`");
     refused(VisionTransformerConfig { attention: reversed(0.1), pool: Pool::ClassToken, ..good }, "`pool`");
+    refused(VisionTransformerConfig { pool: Pool::Queries(5), ..good }, "`pool`");
+    let hopfield = BlockAttention::Hopfield { updates: 65 };
+    refused(VisionTransformerConfig { attention: hopfield, ..good }, "`attention.updates`");
+    let attention = BlockAttention::Hopfield { updates: 1 };
+    refused(VisionTransformerConfig { attention, positions: Positions::Relative, ..good }, "`positions`");
     let pruning = Some(Pruning { every: 1, ..Default::default() });
     let pruned = VisionTransformerConfig { pruning, ..good };
     refused(VisionTransformerConfig { pool: Pool::ClassToken, ..pruned }, "`pool`");
     refused(VisionTransformerConfig { attention: windowed(2, 1), ..pruned }, "`pruning`");
+    refused(VisionTransformerConfig { attention, ..pruned }, "`pruning`");
     refused(VisionTransformerConfig { positions: Positions::Relative, ..pruned }, "`positions`");
     let with = |pruning| VisionTransformerConfig { pruning: Some(pruning), ..good };
     refused(with(Pruning { every: 0, ..Default::default() }), "`pruning.every`");

@@ -14,6 +14,9 @@ pub enum Pool {
     ClassToken,
     /// The mean of the patches.
     Mean,
+    /// So many averages of the patches under learned queries, each projected to its share of the width:
+    /// efficient probing (arXiv 2506.10178; 32 queries there). A divisor of the width.
+    Queries(u32),
 }
 
 /// How tokens know where they are.
@@ -63,6 +66,13 @@ pub enum BlockAttention {
     Reversed {
         /// Of the softmax over heads, above 0; the paper's is 0.1.
         temperature: f32,
+    },
+    /// Each to all, the queries replaced by what they retrieve before the values are (Ramsauer et al. 2021,
+    /// arXiv 2008.02217), with a learned inverse temperature of each head. For few tokens: memory grows
+    /// with their pairs.
+    Hopfield {
+        /// Updates of the queries, at most 64; 0 is standard attention.
+        updates: u32,
     },
 }
 
@@ -119,7 +129,7 @@ pub struct VisionTransformerConfig {
     pub hidden: u32,
     /// Classes.
     pub classes: u32,
-    /// What the head sees. Windowed and reversed attention and pruning need the mean.
+    /// What the head sees. With windowed and reversed attention and pruning there is no class token.
     pub pool: Pool,
     /// How tokens know where they are.
     pub positions: Positions,
@@ -312,10 +322,20 @@ impl VisionTransformerConfig {
             BlockAttention::Windowed { window, shift } => {
                 check_config((1..=22).contains(&window), "attention.window", "1 to 22", window)?;
                 check_config(shift < window, "attention.shift", "below `window`", shift)?;
-                self.check_mean("windowed attention")?;
+                self.check_no_class_token("windowed attention")?;
                 let padded = self.windows(1, 0).is_some_and(|windows| windows.is_padded());
                 let turned = self.positions == Positions::Rotary && padded;
                 check_config(!turned, "positions", "not rotary where windows are padded", self.positions)?;
+            }
+            BlockAttention::Hopfield { updates } => {
+                check_config(updates <= 64, "attention.updates", "at most 64", updates)?;
+                let free = self.positions != Positions::Relative;
+                check_config(
+                    free,
+                    "positions",
+                    "not relative for retrieval, which has no bias",
+                    self.positions,
+                )?;
             }
             BlockAttention::Reversed { temperature } => {
                 let fits = temperature > 0.0 && temperature.is_finite() && temperature.recip().is_finite();
@@ -325,13 +345,18 @@ impl VisionTransformerConfig {
                     "above 0 and finite, as is its inverse",
                     temperature,
                 )?;
-                self.check_mean("reversed attention")?;
+                self.check_no_class_token("reversed attention")?;
             }
         }
+        if let Pool::Queries(queries) = self.pool {
+            let divides = queries > 0 && self.width.is_multiple_of(queries);
+            check_config(divides, "pool", "a divisor of `width` as queries", queries)?;
+        }
         if let Some(pruning) = self.pruning {
-            self.check_mean("pruning")?;
-            let windowed = matches!(self.attention, BlockAttention::Windowed { .. });
-            check_config(!windowed, "pruning", "none where attention is windowed", pruning)?;
+            self.check_no_class_token("pruning")?;
+            let kinds =
+                matches!(self.attention, BlockAttention::Standard { .. } | BlockAttention::Reversed { .. });
+            check_config(kinds, "pruning", "none but for standard and reversed attention", pruning)?;
             check_config(
                 !self.needs_all_tokens(),
                 "positions",
@@ -359,8 +384,8 @@ impl VisionTransformerConfig {
         self.tokens_of_blocks(self.tokens()).map(drop)
     }
 
-    fn check_mean(&self, what: &str) -> Result<()> {
-        check_config(self.pool == Pool::Mean, "pool", &format!("`Mean` for {what}"), self.pool)
+    fn check_no_class_token(&self, what: &str) -> Result<()> {
+        check_config(self.pool != Pool::ClassToken, "pool", &format!("no class token for {what}"), self.pool)
     }
 
     /// Shape of a table of relative biases.
@@ -416,6 +441,10 @@ impl VisionTransformerConfig {
                     }
                 }
                 BlockAttention::Windowed { .. } => {}
+                BlockAttention::Hopfield { .. } => {
+                    let beta = 1.0 / (self.head_dim() as f32).sqrt();
+                    all.add(format!("{attn}.beta"), &[heads], Start::Constant(beta));
+                }
                 BlockAttention::Reversed { .. } => {
                     let half = (width / 2).max(1);
                     all.linear(&format!("{attn}.head_selector"), [heads, width], 1, false);
@@ -436,6 +465,12 @@ impl VisionTransformerConfig {
             scale(&mut all, "ls2");
         }
         all.norm(self.last_norm(), width);
+        if let Pool::Queries(queries) = self.pool {
+            let outputs = width / queries.max(1);
+            all.add("pool.queries", &[queries, width], Start::Normal(0.02));
+            let start = Start::Uniform { inputs: width, outputs: width };
+            all.add("pool.value.weight", &[queries, outputs, width], start);
+        }
         all.linear("head", [self.classes, width], 1, true);
         all.0
     }
@@ -443,8 +478,8 @@ impl VisionTransformerConfig {
     /// The norm before the head. After the mean it has another name, as in timm.
     pub(super) fn last_norm(&self) -> &'static str {
         match (self.pool, self.attention) {
-            // The messages weigh normalised tokens.
-            (Pool::ClassToken, _) | (_, BlockAttention::Reversed { .. }) => "norm",
+            // Messages weigh, and queries average, normalised tokens.
+            (Pool::ClassToken | Pool::Queries(_), _) | (_, BlockAttention::Reversed { .. }) => "norm",
             (Pool::Mean, _) => "fc_norm",
         }
     }
@@ -464,7 +499,14 @@ impl VisionTransformerConfig {
         ] {
             file.set(name, value);
         }
-        file.set("class_token", self.pool == Pool::ClassToken);
+        match self.pool {
+            Pool::ClassToken => file.set("pool", "ClassToken"),
+            Pool::Mean => file.set("pool", "Mean"),
+            Pool::Queries(queries) => {
+                file.set("pool", "Queries");
+                file.set("pool.queries", queries);
+            }
+        }
         file.set("positions", format!("{:?}", self.positions));
         match self.attention {
             BlockAttention::Standard { temperature, head_scale, gate } => {
@@ -481,6 +523,10 @@ impl VisionTransformerConfig {
             BlockAttention::Reversed { temperature } => {
                 file.set("attention", "Reversed");
                 file.set("attention.temperature", temperature);
+            }
+            BlockAttention::Hopfield { updates } => {
+                file.set("attention", "Hopfield");
+                file.set("attention.updates", updates);
             }
         }
         file.set("pruned", self.pruning.is_some());
@@ -503,6 +549,13 @@ impl VisionTransformerConfig {
             message: format!("`{what}` = {got:?} in the metadata is not known"),
         };
         use Positions::{Learned, LearnedOrder, None as Nowhere, Relative, Rotary, SinCos};
+        let name: String = file.get(path, "pool")?;
+        let pool = match name.as_str() {
+            "ClassToken" => Pool::ClassToken,
+            "Mean" => Pool::Mean,
+            "Queries" => Pool::Queries(file.get(path, "pool.queries")?),
+            _ => return Err(unknown("pool", name)),
+        };
         let name: String = file.get(path, "positions")?;
         let positions = [Nowhere, Learned, SinCos, Rotary, Relative, LearnedOrder]
             .into_iter()
@@ -520,6 +573,7 @@ impl VisionTransformerConfig {
                 shift: file.get(path, "attention.shift")?,
             },
             "Reversed" => BlockAttention::Reversed { temperature: file.get(path, "attention.temperature")? },
+            "Hopfield" => BlockAttention::Hopfield { updates: file.get(path, "attention.updates")? },
             _ => return Err(unknown("attention", name)),
         };
         let mut pruning = None;
@@ -541,7 +595,7 @@ impl VisionTransformerConfig {
             heads: file.get(path, "heads")?,
             hidden: file.get(path, "hidden")?,
             classes: file.get(path, "classes")?,
-            pool: if file.get(path, "class_token")? { Pool::ClassToken } else { Pool::Mean },
+            pool,
             positions,
             attention,
             pruning,
@@ -585,6 +639,11 @@ mod tests {
             VisionTransformerConfig {
                 positions: Positions::LearnedOrder,
                 attention: BlockAttention::Standard { temperature: true, head_scale: false, gate: true },
+                ..base
+            },
+            VisionTransformerConfig {
+                pool: Pool::Queries(32),
+                attention: BlockAttention::Hopfield { updates: 3 },
                 ..base
             },
         ] {

@@ -5,10 +5,11 @@ use crate::attention::{
     AttentionConfig, AttentionGradients, AttentionInputs, AttentionTransposed, AttentionTransposedArgs,
     AttentionTransposedConfig, FlashAttentionBackward, FlashAttentionBackwardArgs, FlashAttentionForward,
     FlashAttentionForwardArgs, HeadSelectorBackward, HeadSelectorBackwardArgs, HeadSelectorConfig,
-    HeadSelectorForward, HeadSelectorForwardArgs, JoinQkv, QkvArgs, QkvConfig, ReversedAttentionBackward,
-    ReversedAttentionBackwardArgs, ReversedAttentionForward, ReversedAttentionForwardArgs, SplitQkv,
-    WindowAttentionBackward, WindowAttentionBackwardArgs, WindowAttentionConfig, WindowAttentionForward,
-    WindowAttentionForwardArgs,
+    HeadSelectorForward, HeadSelectorForwardArgs, HopfieldBackward, HopfieldBackwardArgs, HopfieldConfig,
+    HopfieldForward, HopfieldForwardArgs, HopfieldMode, JoinQkv, QkvArgs, QkvConfig,
+    ReversedAttentionBackward, ReversedAttentionBackwardArgs, ReversedAttentionForward,
+    ReversedAttentionForwardArgs, SplitQkv, WindowAttentionBackward, WindowAttentionBackwardArgs,
+    WindowAttentionConfig, WindowAttentionForward, WindowAttentionForwardArgs,
 };
 use crate::dense::{
     ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction, SwapAxes, SwapAxesArgs, SwapAxesConfig,
@@ -304,30 +305,54 @@ pub fn head_selector(
     }))
 }
 
-/// Weights of tokens `[batch, tokens, heads]` as reversed attention takes them, `[batch, heads, tokens]`.
-pub fn heads_first(tape: &mut Tape, w: &Variable) -> Result<Variable> {
+/// The heads before the tokens: x `[batch, tokens, heads * dim]` gives `[batch, heads, tokens, dim]`. So
+/// reversed attention takes its weights, with a `dim` of 1, and retrieval its states and patterns.
+pub fn heads_first(tape: &mut Tape, x: &Variable, heads: u32) -> Result<Variable> {
     let context = tape.context().clone();
-    let &[batch, tokens, heads] = w.tensor().shape() else {
-        return Err(crate::Error::Shape {
-            what: "w",
-            need: "[batch, tokens, heads]".into(),
-            got: format!("{:?}", w.tensor().shape()),
-        });
-    };
-    let y = Tensor::new(&context, "weights", &[batch, heads, tokens])?;
-    // [batch tokens, heads] to [heads, batch, tokens] to [batch, heads, tokens], and back.
-    let all = batch.saturating_mul(tokens);
-    let [outer, inner] = [(all, heads, 1), (heads, batch, tokens)];
-    let forward = swap_twice(&context, [outer, inner], w.tensor(), &y)?;
-    Ok(tape.operation(forward, &[w], y, move |context, dy| {
-        let dw = Tensor::new(context, "gradient", &[batch, tokens, heads])?;
-        let recording = swap_twice(context, [(batch, heads, tokens), (heads, all, 1)], dy, &dw)?;
-        Ok((recording, vec![Some(dw)]))
+    let (n, width) = rows("x", x.tensor())?;
+    let batch = x.tensor().shape().first().copied().unwrap_or(0);
+    let fits = heads > 0 && width.is_multiple_of(heads) && x.tensor().shape().len() == 3;
+    check_shape(fits, "x", format!("[batch, tokens, {heads} heads]"), x.tensor().shape())?;
+    let (tokens, dim) = (n / batch, width / heads);
+    let y = Tensor::new(&context, "heads", &[batch, heads, tokens, dim])?;
+    let (there, back) = swaps([batch, tokens, heads, dim]);
+    let forward = swap_twice(&context, there, x.tensor(), &y)?;
+    let shape = x.tensor().shape().to_vec();
+    Ok(tape.operation(forward, &[x], y, move |context, dy| {
+        let dx = Tensor::new(context, "gradient", &shape)?;
+        Ok((swap_twice(context, back, dy, &dx)?, vec![Some(dx)]))
     }))
 }
 
+/// The inverse of [`heads_first`]: x `[batch, heads, tokens, dim]` gives `[batch, tokens, heads * dim]`.
+pub fn heads_last(tape: &mut Tape, x: &Variable) -> Result<Variable> {
+    let context = tape.context().clone();
+    let &[batch, heads, tokens, dim] = x.tensor().shape() else {
+        return Err(crate::Error::Shape {
+            what: "x",
+            need: "[batch, heads, tokens, dim]".into(),
+            got: format!("{:?}", x.tensor().shape()),
+        });
+    };
+    let y = Tensor::new(&context, "tokens", &[batch, tokens, heads * dim])?;
+    let (back, there) = swaps([batch, tokens, heads, dim]);
+    let forward = swap_twice(&context, there, x.tensor(), &y)?;
+    Ok(tape.operation(forward, &[x], y, move |context, dy| {
+        let dx = Tensor::new(context, "gradient", &[batch, heads, tokens, dim])?;
+        Ok((swap_twice(context, back, dy, &dx)?, vec![Some(dx)]))
+    }))
+}
+
+/// `[batch tokens, heads, dim]` to `[heads, batch, tokens dim]` to `[batch, heads, tokens dim]`, and back.
+fn swaps([batch, tokens, heads, dim]: [u32; 4]) -> (Swaps, Swaps) {
+    let (all, each) = (batch * tokens, tokens * dim);
+    ([(all, heads, dim), (heads, batch, each)], [(batch, heads, each), (heads, all, dim)])
+}
+
 /// Two swaps of axes, `(a, b, width)` each.
-fn swap_twice(context: &Context, swaps: [(u32, u32, u32); 2], x: &Tensor, y: &Tensor) -> Result<Recording> {
+type Swaps = [(u32, u32, u32); 2];
+
+fn swap_twice(context: &Context, swaps: Swaps, x: &Tensor, y: &Tensor) -> Result<Recording> {
     let between = Tensor::new(context, "swapped", x.shape())?;
     let mut recording = Recording::new();
     for ((a, b, width), x, y) in [(swaps[0], x, &between), (swaps[1], &between, y)] {
@@ -433,5 +458,59 @@ pub fn window_attention(
         let mut list = vec![Some(dq), Some(dk), Some(dv)];
         list.extend(dtable.map(Some));
         Ok((recording, list))
+    }))
+}
+
+/// Retrieval of states from stored patterns with values (Ramsauer et al. 2021): states `[batch, heads, tokens,
+/// width]`, patterns and values alike, `beta` `[heads]`; the output is as the states, with the values' width.
+/// The configuration is one of association with values. The memory grows with the pairs of tokens.
+pub fn hopfield(
+    tape: &mut Tape,
+    [state, stored, values]: [&Variable; 3],
+    beta: &Variable,
+    config: HopfieldConfig,
+) -> Result<Variable> {
+    let context = tape.context().clone();
+    let config = HopfieldConfig { keep: true, mask: false, ..config };
+    let association = config.mode == HopfieldMode::Association;
+    check_config(association, "mode", "association", config.mode)?;
+    let width = config.values.unwrap_or(0);
+    check_config(width > 0, "values", "at least 1", config.values)?;
+    let inputs = [state, stored, values, beta];
+    let [state, stored, values, beta] = inputs.map(|x| x.tensor().clone());
+    let out = Tensor::new(&context, "retrieved", &[config.batch, config.heads, config.states, width])?;
+    let flags = u64::from(config.steps() + 1) * u64::from(config.heads);
+    let active = context.create_storage("active", 4 * flags)?;
+    let kernel = HopfieldForward::new(&context, config)?;
+    let kept = kernel.create_scratch()?;
+    let forward = kernel.prepare(&HopfieldForwardArgs {
+        state: state.view(),
+        stored: stored.view(),
+        values: Some(values.view()),
+        beta: beta.view(),
+        mask: None,
+        out: out.view(),
+        active: (&active).into(),
+        scratch: &kept,
+    })?;
+    Ok(tape.operation(forward, &inputs, out, move |context, dout| {
+        let [dstate, dstored, dvalues, dbeta] =
+            [&state, &stored, &values, &beta].map(|x| gradient_of(context, x));
+        let (dstate, dstored, dvalues, dbeta) = (dstate?, dstored?, dvalues?, dbeta?);
+        let kernel = HopfieldBackward::new(context, config)?;
+        let recording = kernel.prepare(&HopfieldBackwardArgs {
+            stored: stored.view(),
+            values: Some(values.view()),
+            beta: beta.view(),
+            active: (&active).into(),
+            forward: &kept,
+            dout: dout.view(),
+            dstate: dstate.view(),
+            dstored: Some(dstored.view()),
+            dvalues: Some(dvalues.view()),
+            dbeta: Some(dbeta.view()),
+            scratch: &kernel.create_scratch()?,
+        })?;
+        Ok((recording, vec![Some(dstate), Some(dstored), Some(dvalues), Some(dbeta)]))
     }))
 }

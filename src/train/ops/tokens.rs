@@ -6,14 +6,15 @@ use crate::attention::{
     LearnedOrderBackward, LearnedOrderBackwardArgs, LearnedOrderConfig, LearnedOrderForward,
     LearnedOrderForwardArgs, MixLabels, MixLabelsArgs, MixLabelsConfig, PatchEmbeddingBackward,
     PatchEmbeddingBackwardArgs, PatchEmbeddingConfig, PatchEmbeddingForward, PatchEmbeddingForwardArgs,
-    PatchMix, PatchMixArgs, PatchMixConfig, Rotary, RotaryArgs, RotaryConfig, TokenSelect, TokenSelectArgs,
+    PatchMix, PatchMixArgs, PatchMixConfig, QueryPoolBackward, QueryPoolBackwardArgs, QueryPoolConfig,
+    QueryPoolForward, QueryPoolForwardArgs, Rotary, RotaryArgs, RotaryConfig, TokenSelect, TokenSelectArgs,
     TokenSelectConfig,
 };
 use crate::dense::{
     Gather, GatherArgs, GatherConfig, ReduceBackward, ReduceBackwardArgs, ReduceConfig, ReduceForward,
     ReduceForwardArgs, Reduction,
 };
-use crate::dispatch::{BufferView, Kernel, Planned, Result, check_shape};
+use crate::dispatch::{BufferView, Kernel, Planned, Result, check_config, check_shape};
 use crate::train::{Tape, Tensor, Variable};
 
 /// `[prefix | x] + table`: x `[batch, n, width]`, prefix `[p, width]` put before the tokens of each image,
@@ -258,5 +259,66 @@ pub fn mean_tokens(tape: &mut Tape, x: &Variable) -> Result<Variable> {
         let dx = Tensor::new(context, "gradient", &x_shape)?;
         let args = ReduceBackwardArgs { dy: dy.view(), x: None, y: None, index: None, dx: dx.view() };
         Ok((ReduceBackward::new(context, config)?.prepare(&args)?, vec![Some(dx)]))
+    }))
+}
+
+/// Averages of tokens under learned queries, projected if configured
+/// ([`QueryPoolConfig::efficient_probing`]): x `[batch, patches, channels]`, queries `[queries, channels]`,
+/// weight `[projections, outputs, channels]`; the result is `[batch, queries * outputs]`, or
+/// `[batch, queries * channels]` without a projection.
+pub fn query_pool(
+    tape: &mut Tape,
+    x: &Variable,
+    queries: &Variable,
+    weight: Option<&Variable>,
+    config: QueryPoolConfig,
+) -> Result<Variable> {
+    let context = tape.context().clone();
+    let keyless = config.keys.is_none() && !config.mask;
+    check_config(keyless, "keys, mask", "none", (config.keys, config.mask))?;
+    let inputs: Vec<_> = [x, queries].into_iter().chain(weight).collect();
+    let (x, queries) = (x.tensor().clone(), queries.tensor().clone());
+    let weight = weight.map(|weight| weight.tensor().clone());
+    let QueryPoolConfig { batch, patches, channels, queries: q, outputs, .. } = config;
+    let attention = Tensor::new(&context, "attention", &[batch, q, patches])?;
+    let pooled = Tensor::new(&context, "pooled", &[batch, q.saturating_mul(channels)])?;
+    let projected = match &weight {
+        Some(_) => Some(Tensor::new(&context, "projected", &[batch, q.saturating_mul(outputs)])?),
+        None => None,
+    };
+    let kernel = QueryPoolForward::new(&context, config)?;
+    let forward = kernel.prepare(&QueryPoolForwardArgs {
+        x: x.view(),
+        keys: None,
+        queries: queries.view(),
+        weight: weight.as_ref().map(Tensor::view),
+        mask: None,
+        attention: attention.view(),
+        pooled: pooled.view(),
+        y: projected.as_ref().map(Tensor::view),
+        scratch: &kernel.create_scratch()?,
+    })?;
+    let averages = pooled.clone();
+    Ok(tape.operation(forward, &inputs, projected.unwrap_or(pooled), move |context, dy| {
+        let (dx, dqueries) = (gradient_of(context, &x)?, gradient_of(context, &queries)?);
+        let dweight = weight.as_ref().map(|weight| gradient_of(context, weight)).transpose()?;
+        let kernel = QueryPoolBackward::new(context, config)?;
+        let recording = kernel.prepare(&QueryPoolBackwardArgs {
+            x: x.view(),
+            keys: None,
+            queries: queries.view(),
+            weight: weight.as_ref().map(Tensor::view),
+            attention: attention.view(),
+            pooled: averages.view(),
+            dy: dy.view(),
+            dqueries: dqueries.view(),
+            dweight: dweight.as_ref().map(Tensor::view),
+            dx: Some(dx.view()),
+            dkeys: None,
+            scratch: &kernel.create_scratch()?,
+        })?;
+        let mut list = vec![Some(dx), Some(dqueries)];
+        list.extend(dweight.map(Some));
+        Ok((recording, list))
     }))
 }
