@@ -57,7 +57,9 @@ fn plans(caps: &Capabilities) -> Vec<(&'static str, Result<Plan>)> {
     let centres = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
     let norm = LayerNormConfig { rows: 4096, width: 256, residual: true, ..Default::default() };
     let attention = AttentionConfig { heads: 12, queries: 1024, keys: 1024, ..Default::default() };
+    let statistics = AttentionRowStatisticsConfig { attention, grid: None };
     vec![
+        ("attention/attention_statistics", AttentionRowStatistics::plan(&statistics, caps)),
         ("attention/flash_attention", FlashAttentionForward::plan(&attention, caps)),
         ("attention/flash_attention, backward", FlashAttentionBackward::plan(&attention, caps)),
         ("attention/hopfield", HopfieldForward::plan(&hopfield, caps)),

@@ -135,7 +135,7 @@ pub fn overlay(picture: &RgbImage, grid: PatchGrid, map: &[f32], start: Option<u
     let top =
         others.get((others.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or(1.0).max(1e-12);
     // Roots bring out what is weak.
-    let value = |y: usize, x: usize| (map[y * columns + x] / top).min(1.0).max(0.0).sqrt();
+    let value = |y: usize, x: usize| (map[y * columns + x] / top).clamp(0.0, 1.0).sqrt();
     let (width, height) = picture.dimensions();
     let (side_y, side_x) = (height as f32 / rows as f32, width as f32 / columns as f32);
     let mut drawn = RgbImage::from_fn(width, height, |x, y| {

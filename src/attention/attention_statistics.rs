@@ -9,9 +9,9 @@
 //! [`FlashAttentionForward`]: super::flash_attention::FlashAttentionForward
 //! [`AttentionLse`]: super::attention_blocks::AttentionLse
 
-use super::config::{AttentionConfig, AttentionLayout, AttentionVariant};
+use super::config::{AttentionBias, AttentionConfig, AttentionLayout, AttentionVariant};
 use super::flash_attention::{AttentionInputs, Bound, Steps, check_apart, optional, scratch_arg};
-use super::pass::{Kind, Params, Pass, Slices, shaders};
+use super::pass::{Kind, Params as ScoreParams, Pass, Slices, shaders};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
     check_config, check_workgroup, count, kernel, read, shader, write,
@@ -41,7 +41,7 @@ impl PatchGrid {
         let fits = tokens == u64::from(config.queries) && config.queries == config.keys;
         let fits = fits && self.height > 0 && self.width > 0;
         check_config(fits, "grid", "a grid of all queries, which are the keys too", self)?;
-        if let super::config::AttentionBias::Table { prefix, height, width } = config.bias {
+        if let AttentionBias::Table { prefix, height, width } = config.bias {
             let same = *self == Self { prefix, height, width };
             check_config(same, "grid", "the grid of the bias", self)?;
         }
@@ -119,7 +119,7 @@ static MERGE_HOPS: Shader = shader!(
 /// The uniform block of `attention_statistics_merge.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct MergeParams {
+struct Params {
     count: u32,
     parts: u32,
     heads: u32,
@@ -153,15 +153,14 @@ fn inputs_of<'a>(config: &AttentionConfig, inputs: &AttentionInputs<'a>) -> Resu
 
 /// The launches, over a checked configuration.
 struct Statistics<'a> {
+    /// Of the statistics' own variant.
     pass: Pass<'a>,
-    variant: AttentionVariant,
 }
 
 impl<'a> Statistics<'a> {
     fn new(config: &'a AttentionConfig, caps: &'a Capabilities) -> Result<Self> {
         let what = "attention_statistics";
-        // The passes before have their own variants.
-        let pass = Pass::new(config, caps)?;
+        let mut pass = Pass::new(config, caps)?;
         let tiled = check_workgroup(what, 64, TILED_BYTES, caps);
         let variant = match config.variant {
             Some(AttentionVariant::Tiled) => tiled.map(|()| AttentionVariant::Tiled)?,
@@ -169,26 +168,27 @@ impl<'a> Statistics<'a> {
             _ => AttentionVariant::Plain,
         };
         check_workgroup(what, 64, 256, caps)?;
-        Ok(Self { pass, variant })
+        pass.variant = variant;
+        Ok(Self { pass })
     }
 
     fn shaders(&self) -> &'static Shaders {
-        if self.variant == AttentionVariant::Tiled { &TILED } else { &PLAIN }
+        if self.pass.variant == AttentionVariant::Tiled { &TILED } else { &PLAIN }
     }
 
     fn constants(&self, kind: Kind) -> Constants {
         let constants = self.pass.score_constants(kind);
-        match self.variant {
+        match self.pass.variant {
             AttentionVariant::Tiled => constants.u32("ROWS", ROWS / 8).u32("COLUMNS", ROWS / 8),
             _ => constants,
         }
     }
 
-    fn params(&self, grid: Option<PatchGrid>) -> Params {
+    fn params(&self, grid: Option<PatchGrid>) -> ScoreParams {
         let params = self.pass.params();
         match grid {
             Some(PatchGrid { prefix, height, width }) => {
-                Params { prefix, grid_height: height, grid_width: width, ..params }
+                ScoreParams { prefix, grid_height: height, grid_width: width, ..params }
             }
             None => params,
         }
@@ -223,7 +223,7 @@ impl<'a> Statistics<'a> {
     }
 
     fn plan(&self, launches: Vec<Launch>, words: [u64; 2]) -> Plan {
-        let name = if self.variant == AttentionVariant::Tiled { "tiled" } else { "plain" };
+        let name = if self.pass.variant == AttentionVariant::Tiled { "tiled" } else { "plain" };
         let scratch = vec![4 * self.pass.side_words(), 4 * words[0], 4 * words[1]];
         Plan { variant: name, launches, scratch }
     }
@@ -232,14 +232,14 @@ impl<'a> Statistics<'a> {
         let AttentionConfig { batch, heads, queries, keys, .. } = *self.pass.config;
         let slices = self.slices(Kind::Forward, queries, keys);
         let words = count("row statistics", &[slices.count, batch, heads, queries, 4])?;
-        let params = Params { slices: slices.count, slice_length: slices.length, ..self.params(grid) };
+        let params = ScoreParams { slices: slices.count, slice_length: slices.length, ..self.params(grid) };
         let constants = self.constants(Kind::Forward).bool("GRID", grid.is_some()).bool("WEIGHTED", false);
         let groups = u64::from(slices.count) * self.groups(queries);
         let (caps, rows) = (self.pass.caps, self.pass.config.lse_count());
         let shader = &self.shaders().rows[self.pass.even()];
         let mut launches = self.prepare()?;
         launches.push(Launch::new(shader, constants, &params, groups, caps, self.cost(words.into()))?);
-        let params = MergeParams { count: rows as u32, ..self.merge_params(slices.count, keys) };
+        let params = Params { count: rows as u32, ..self.merge_params(slices.count, keys) };
         let constants =
             Constants::new().bool("GRID", grid.is_some()).bool("HEADS", false).bool("ROLLOUT", false);
         let cost = Cost::new(0, 4 * u64::from(words) + 16 * rows);
@@ -247,9 +247,9 @@ impl<'a> Statistics<'a> {
         Ok(self.plan(launches, [words.into(), if grid.is_some() { 0 } else { 4 }]))
     }
 
-    fn merge_params(&self, parts: u32, tokens: u32) -> MergeParams {
+    fn merge_params(&self, parts: u32, tokens: u32) -> Params {
         let rows_at = self.pass.rows_at() as u32;
-        MergeParams { count: 0, parts, heads: self.pass.config.heads, tokens, rows_at, share: 1.0 }
+        Params { count: 0, parts, heads: self.pass.config.heads, tokens, rows_at, share: 1.0 }
     }
 
     /// `rollout`: the share of attention; then the masses of the heads are not wanted.
@@ -258,7 +258,7 @@ impl<'a> Statistics<'a> {
         let slices = self.slices(Kind::Keys, keys, queries);
         let words = count("column masses", &[slices.count, batch, heads, keys])?;
         let base = self.params(None);
-        let params = Params {
+        let params = ScoreParams {
             own: base.other,
             other: base.own,
             row_end: keys,
@@ -273,7 +273,7 @@ impl<'a> Statistics<'a> {
         let mut launches = self.prepare()?;
         launches.push(Launch::new(shader, constants, &params, groups, caps, self.cost(words.into()))?);
         let columns = u64::from(count("column masses", &[batch, keys])?);
-        let params = MergeParams {
+        let params = Params {
             count: columns as u32,
             share: rollout.unwrap_or(1.0),
             ..self.merge_params(slices.count, keys)
@@ -290,6 +290,9 @@ impl<'a> Statistics<'a> {
     fn hops(&self, grid: PatchGrid) -> Result<Plan> {
         let AttentionConfig { batch, heads, queries, .. } = *self.pass.config;
         let (tiles, hops) = (queries.div_ceil(ROWS), grid.hops());
+        // A ring has at most eight times as many patches as its number.
+        let rounds = 8 * u64::from(hops) * self.pass.rounds_of_pair();
+        self.pass.caps.check_rounds("grid", hops, rounds.max(tiles.into()))?;
         let words = count("hops", &[batch, heads, tiles, hops])?;
         let constants = self.pass.score_constants(Kind::Forward).bool("GRID", true).bool("WEIGHTED", false);
         let (caps, shader) = (self.pass.caps, &HOPS[self.pass.even()]);
@@ -300,7 +303,7 @@ impl<'a> Statistics<'a> {
         let cost = self.cost(words.into());
         launches.push(Launch::new(shader, constants, &self.params(Some(grid)), words.into(), caps, cost)?);
         let rings = u64::from(batch) * u64::from(heads) * u64::from(hops);
-        let params = MergeParams { count: rings as u32, ..self.merge_params(tiles, hops) };
+        let params = Params { count: rings as u32, ..self.merge_params(tiles, hops) };
         let constants = Constants::new().bool("GRID", false).bool("HEADS", false).bool("ROLLOUT", false);
         let cost = Cost::new(0, 4 * (u64::from(words) + rings));
         launches.push(Launch::new(&MERGE_HOPS, constants, &params, rings.div_ceil(64), caps, cost)?);
@@ -310,7 +313,8 @@ impl<'a> Statistics<'a> {
     fn tile(&self, [first, end]: [u32; 2], [column_first, column_end]: [u32; 2]) -> Result<Plan> {
         let AttentionConfig { batch, heads, head_dim, .. } = *self.pass.config;
         let elements: u64 = count("block", &[batch, heads, end - first, column_end - column_first])?.into();
-        let params = Params { row_first: first, row_end: end, column_first, column_end, ..self.params(None) };
+        let params =
+            ScoreParams { row_first: first, row_end: end, column_first, column_end, ..self.params(None) };
         let constants = self.pass.score_constants(Kind::Forward).bool("GRID", false).bool("WEIGHTED", false);
         let (caps, shader) = (self.pass.caps, &TILE[self.pass.even()]);
         let cost =
@@ -669,5 +673,47 @@ impl Kernel for AttentionTile {
         let mut b = Binder::new(&self.context, &self.plan, &config, inputs, lse, &[weights], args.scratch)?;
         b.push(&[b.inputs.q, b.inputs.k, b.inputs.none, b.side, b.inputs.bias(), weights])?;
         Ok(b.recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let caps = Capabilities::baseline();
+        let attention = AttentionConfig { queries: 13, keys: 13, ..AttentionConfig::default() };
+        let grid = PatchGrid { prefix: 1, height: 3, width: 4 };
+        let refused = |plan: Result<Plan>, what: &str| {
+            let error = plan.unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        };
+        let rows = |attention, grid| {
+            AttentionRowStatistics::plan(&AttentionRowStatisticsConfig { attention, grid: Some(grid) }, &caps)
+        };
+        assert!(rows(attention, grid).is_ok());
+        refused(rows(attention, PatchGrid { height: 4, ..grid }), "`grid`");
+        refused(rows(attention, PatchGrid { prefix: 13, height: 0, width: 0 }), "`grid`");
+        refused(rows(attention, PatchGrid { width: u32::MAX, height: u32::MAX, ..grid }), "`grid`");
+        refused(rows(AttentionConfig { keys: 12, ..attention }, grid), "`grid`");
+        let bias = AttentionBias::Table { prefix: 1, height: 4, width: 3 };
+        refused(rows(AttentionConfig { bias, ..attention }, grid), "`grid`");
+        refused(rows(AttentionConfig { head_dim: 0, ..attention }, grid), "`head_dim`");
+        let rollout =
+            |attention, share| AttentionRollout::plan(&AttentionRolloutConfig { attention, share }, &caps);
+        assert!(rollout(attention, 1.0).is_ok());
+        refused(rollout(attention, f32::NAN), "`share`");
+        refused(rollout(attention, 1.1), "`share`");
+        refused(rollout(AttentionConfig { keys: 12, ..attention }, 0.5), "`queries`");
+        let tile =
+            |rows, columns| AttentionTile::plan(&AttentionTileConfig { attention, rows, columns }, &caps);
+        assert!(tile([12, 13], [0, 13]).is_ok());
+        refused(tile([3, 3], [0, 13]), "`rows`");
+        refused(tile([0, 14], [0, 13]), "`rows`");
+        refused(tile([0, 1], [5, 2]), "`columns`");
+        let huge = AttentionConfig { queries: 1 << 20, keys: 1 << 20, ..attention };
+        let whole = AttentionTileConfig { attention: huge, rows: [0, 1 << 20], columns: [0, 1 << 20] };
+        refused(AttentionTile::plan(&whole, &caps), "block");
     }
 }

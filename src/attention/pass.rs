@@ -619,6 +619,12 @@ impl<'a> Pass<'a> {
         (tokens, rounds * u64::from(sharing))
     }
 
+    /// The rounds of a pair's score, computed by one invocation.
+    pub fn rounds_of_pair(&self) -> u64 {
+        // As of the plain variant.
+        if self.config.head_dim <= 64 { 1 } else { 4 + u64::from(self.config.head_dim.div_ceil(4)) }
+    }
+
     /// The least that a slice must be.
     fn step(variant: AttentionVariant) -> u32 {
         if variant == AttentionVariant::Plain { SHORT_STEP } else { SLICE_STEP }
