@@ -49,9 +49,11 @@ impl MeshBatches {
         let mut fill = search.sample(&state, &strewn, counts.map(|n| n * batches), sigma, true)?;
         // On the surface the distance is 0.
         let distance = Tensor::from_slice(&context, "distance", &[all], &vec![0.0; all as usize])?;
-        let rest = SearchOutputs::new(&context, all - surface)?;
+        let rest = SearchOutputs::new(&context, (all - surface).max(1))?;
         let sign = MeshSign::Approximate { beta: 2.0 };
-        fill.append(search.search(surface, &strewn, &distance, &rest, sign)?);
+        if surface < all {
+            fill.append(search.search(surface, &strewn, &distance, &rest, sign)?);
+        }
         let scaled = tensor("scaled", &[all])?;
         let add = Add::new(&context, AddConfig { count: all, a: scale, b: 0.0, variant: None })?;
         fill.append(add.prepare(&AddArgs { x: distance.view(), y: scaled.view() })?);
