@@ -2,6 +2,8 @@
 
 // Fitting and rendering wait for the device: without `blocking` much of these has no caller.
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod bands;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod distance_field;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod field_network;
@@ -36,6 +38,9 @@ pub use mesh::{MeshDistances, MeshSearch};
 pub use mesh_metrics::{Overlap, SurfaceErrors, overlap, surface_errors};
 pub use picture::Picture;
 pub use radial_field::{RadialField, RadialFieldConfig, Region};
-pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};
+pub use siren_field::{SirenField, SirenFieldConfig};
 pub use sphere_tracing::{View, sphere_trace};
-pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};
+pub use vision_transformer::{
+    BlockAttention, BlockScores, Pool, Positions, Prune, Pruning, VisionTrainer, VisionTrainingConfig,
+    VisionTransformer, VisionTransformerConfig,
+};

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::bands::{gradient_norms, most_bytes};
 use super::field_network::{Evaluation, FieldNetwork, FieldNetworkConfig, Pass, with_finest};
 use super::fit::{FitConfig, Progress};
 use super::hybrid::RadialBasesConfig;
@@ -12,7 +13,7 @@ use crate::dense::{Loss, RandomState};
 use crate::dispatch::{BufferView, Context, Kernel, Planned, Recording, Result, check_config};
 use crate::radial::{
     CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport,
-    GridEncodingConfig, RadialFunction, RadialShape,
+    GridEncodingConfig, Importance, RadialFunction, RadialShape,
 };
 use crate::train::{Checkpoint, Tensor};
 
@@ -167,7 +168,8 @@ impl RadialField {
     }
 
     /// As [`new`](Self::new), with the centres of a hybrid placed by the picture: weighted k-means of
-    /// its pixels, and shapes from the covariance of what each centre has.
+    /// its pixels, and shapes from the covariance of what each centre has. A picture that is larger than
+    /// a buffer may be is weighed band by band; a buffer has 8 bytes for each of its pixels.
     #[cfg(feature = "blocking")]
     pub fn for_picture(
         context: &Context,
@@ -181,9 +183,15 @@ impl RadialField {
         let extent = [width, height].map(|&n| f64::from(n) / 128.0);
         let need = format!("the picture's {extent:?}");
         check_config(radial.extent == extent, "extent", &need, radial.extent)?;
-        let config = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let whole = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let points = crate::dispatch::count("pixels", &[*width, *height])?;
+        let (config, values) = if data.len() as u64 * 4 <= most_bytes(context) {
+            (whole, Tensor::from_slice(context, "picture", &[*height, *width, *channels], data)?)
+        } else {
+            let importance = Importance::Given { points };
+            (CentreInitialisationConfig { importance, ..whole }, gradient_norms(context, picture)?)
+        };
         let initialisation = CentreInitialisation::new(context, config)?;
-        let values = Tensor::from_slice(context, "picture", &[*height, *width, *channels], data)?;
         let state = context.create_storage_with("random state", RandomState::new(seed, 0).bytes())?;
         let report = context.create_storage("report", CentreReport::WORDS * 4)?;
         let scratch = initialisation.create_scratch()?;
@@ -281,13 +289,18 @@ impl RadialField {
     }
 
     /// Renders `width` x `height` pixels of a region, their values at the centres of the pixels.
+    /// In tiles of so many pixels as the device's limits have room for.
     #[cfg(feature = "blocking")]
     pub fn render(&self, width: u32, height: u32, region: Region) -> Result<Picture> {
         let channels = self.config.channels;
         let pixels = crate::dispatch::count("picture", &[width, height, channels])? / channels;
         check_config(pixels > 0, "size", "at least one pixel", (width, height))?;
-        let tile = pixels.min(TILE);
         let context = &self.network.context;
+        // What a pixel has most of: features, neurons or neighbours.
+        let radial = self.config().radial.map_or(0, |radial| radial.features.max(radial.neighbours));
+        let widest = u64::from(self.config().width.max(self.config().grid.outputs() + radial));
+        let room = (most_bytes(context) / (4 * widest)).max(1);
+        let tile = u64::from(pixels.min(TILE)).min(room) as u32;
         let Evaluation { pass, recording } = self.network.evaluation(tile, false)?;
         let mut data = Vec::with_capacity((pixels * channels) as usize);
         for first in (0..pixels).step_by(tile as usize) {
