@@ -31,7 +31,7 @@ fn reference(
                 i => (i - surface - near, everywhere),
             };
             let start = |k: u32| (u64::from(k) << 32) / u64::from(n);
-            w[0] = (start(k) + (u64::from(w[0]) * (start(k + 1) - start(k)) >> 32)) as u32;
+            w[0] = (start(k) + ((u64::from(w[0]) * (start(k + 1) - start(k))) >> 32)) as u32;
             // Bit 31 - 3 l - d is bit 9 - l of the cell along axis d.
             let cell = |d: u32| (0..10).fold(0, |cell, l| cell << 1 | (w[0] >> (31 - 3 * l - d) & 1));
             place = [0, 1, 2].map(|d: u32| (f64::from(cell(d)) + unit(w[d as usize + 1])) / 1024.0);
