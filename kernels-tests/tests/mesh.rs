@@ -184,7 +184,7 @@ fn learns_repeats_and_resumes(name: &str, config: DistanceFieldConfig, rate: f64
             ControlFlow::Continue(())
         })
         .unwrap();
-    // 0.27 is what a field of zeros has: half of the points lie on the surface.
+    // A field of zeros has 0.3: the mean of |t| / (|t| + 0.01) over the points.
     assert!(losses[11] < least && losses[11] < losses[0], "{losses:?}");
     let mut parts = fit("parts");
     let stopped = field().fit(&mesh, &parts, &mut |p| {
@@ -243,8 +243,8 @@ fn a_hybrid_learns_repeats_and_resumes_bit_by_bit() {
 }
 
 /// The volume between two surfaces that are `e` apart on average is `e` times the area: the overlap follows from the
-/// loss. Half of the points lie on the surface, and what they are off is at most twice the loss of all times 0.01 of half
-/// an edge of the cube; the facets of the mesh are a sagitta off at the most.
+/// loss. Half of the points lie on the surface, or 0.001 of half an edge of the cube beside it, and what they are off is
+/// at most twice the loss of all times 0.011 of that; the facets of the mesh are a sagitta off at the most.
 #[test]
 fn a_fitted_torus_has_its_inside_inside() {
     let Some(context) = context() else { return };
@@ -260,7 +260,7 @@ fn a_fitted_torus_has_its_inside_inside() {
     // Of the last batches, which differ by chance.
     let loss = last[last.len() - 5..].iter().fold(0.0, |most: f64, &loss| most.max(loss));
     assert!(loss < 0.08, "{last:?}");
-    let off = 2.0 * loss * 0.01 * f64::from(field.cube().half);
+    let off = 2.0 * loss * 0.011 * f64::from(field.cube().half);
     let angle = std::f64::consts::PI / 48.0;
     let sagitta = 0.3 * (1.0 - angle.cos()) + 0.95 * (1.0 - (0.5 * angle).cos());
     // Area and volume of a torus: 4 pi^2 R r and 2 pi^2 R r^2.

@@ -46,7 +46,7 @@ fn part_start(k: u32, n: u32) -> u32 {
     var start = 0u;
     var rest = k;
     for (var digit = 0u; digit < 4u; digit++) {
-        start = start << 8u | (rest << 8u) / n;
+        start = (start << 8u) | ((rest << 8u) / n);
         rest = (rest << 8u) % n;
     }
     return start;
@@ -66,7 +66,7 @@ fn stratified(k: u32, n: u32, word: u32) -> u32 {
 fn third_bits(word: u32, first: u32) -> u32 {
     var bits = 0u;
     for (var level = 0u; level < 10u; level++) {
-        bits = bits << 1u | (word >> (31u - first - 3u * level) & 1u);
+        bits = (bits << 1u) | ((word >> (31u - first - 3u * level)) & 1u);
     }
     return bits;
 }
