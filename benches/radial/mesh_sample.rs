@@ -19,6 +19,7 @@ pub fn bench(b: &mut Bench) -> Result<()> {
         triangles,
         counts: [points / 2, points / 8 * 3, points / 8],
         sigma: 0.01,
+        surface_sigma: 0.0,
         cube: [-1.0, 2.0],
         stream: 0,
         stratified: false,

@@ -1,8 +1,9 @@
 // Random points on a mesh, near it and in a cube; point i depends on seed, step, stream and i alone.
 //
 //   the first `surface` points, then `near` of them, then the rest:
-//     on the surface   a + u (b - a) + v (c - a): a triangle by its share of the area, (u, v) uniform in it
-//     near             the same, plus sigma times a standard normal vector
+//     on the surface   a + u (b - a) + v (c - a): a triangle by its share of the area, (u, v) uniform in it;
+//                      plus surface_sigma times a standard normal vector
+//     near             the same with sigma
 //     everywhere       low + size (u, v, w), uniform
 //   from philox(counter = [2 i and 2 i + 1, stream, step0, step1], key = [seed0, seed1]).
 //
@@ -27,6 +28,7 @@ struct Params {
     sigma: f32,
     low: f32,
     size: f32,
+    surface_sigma: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -44,7 +46,7 @@ fn part_start(k: u32, n: u32) -> u32 {
     var start = 0u;
     var rest = k;
     for (var digit = 0u; digit < 4u; digit++) {
-        start = start << 8u | (rest << 8u) / n;
+        start = (start << 8u) | ((rest << 8u) / n);
         rest = (rest << 8u) % n;
     }
     return start;
@@ -64,7 +66,7 @@ fn stratified(k: u32, n: u32, word: u32) -> u32 {
 fn third_bits(word: u32, first: u32) -> u32 {
     var bits = 0u;
     for (var level = 0u; level < 10u; level++) {
-        bits = bits << 1u | (word >> (31u - first - 3u * level) & 1u);
+        bits = (bits << 1u) | ((word >> (31u - first - 3u * level)) & 1u);
     }
     return bits;
 }
@@ -117,9 +119,10 @@ fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
     var p = place * params.size + vec3<f32>(params.low);
     if i < params.surface + params.near {
         p = on_surface(w);
-        if i >= params.surface {
+        let sigma = select(params.sigma, params.surface_sigma, i < params.surface);
+        if sigma > 0.0 {
             let more = words(2u * i + 1u);
-            p += params.sigma * vec3<f32>(normal_pair(more.x, more.y), normal_pair(more.z, more.w).x);
+            p += sigma * vec3<f32>(normal_pair(more.x, more.y), normal_pair(more.z, more.w).x);
         }
     }
     positions[3u * i] = p.x;

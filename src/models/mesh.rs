@@ -285,12 +285,20 @@ impl MeshSearch {
         state: &wgpu::Buffer,
         positions: &Tensor,
         counts: [u32; 3],
-        sigma: f32,
+        [surface_sigma, sigma]: [f32; 2],
         stratified: bool,
     ) -> Result<Recording> {
         let starts = self.context.create_storage_with("starts", &self.bvh.area_starts()?)?;
         let triangles = self.bvh.triangles();
-        let config = MeshSampleConfig { triangles, counts, sigma, cube: [0.0, 1.0], stream: 0, stratified };
+        let config = MeshSampleConfig {
+            triangles,
+            counts,
+            sigma,
+            surface_sigma,
+            cube: [0.0, 1.0],
+            stream: 0,
+            stratified,
+        };
         MeshSample::new(&self.context, config)?.prepare(&MeshSampleArgs {
             state: BufferView::new(state),
             corners: BufferView::new(&self.buffers.corners),
@@ -306,7 +314,7 @@ impl MeshSearch {
         let state = crate::dense::RandomState::new(seed, 0);
         let state = self.context.create_storage_with("state", &[state])?;
         let positions = Tensor::new(&self.context, "positions", &[n, 3])?;
-        let recording = self.sample(&state, &positions, [n, 0, 0], 0.0, n <= 1 << 24)?;
+        let recording = self.sample(&state, &positions, [n, 0, 0], [0.0; 2], n <= 1 << 24)?;
         self.context.run_blocking(&recording)?;
         self.context.read_blocking(positions.view())
     }

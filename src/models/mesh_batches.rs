@@ -27,12 +27,13 @@ pub(super) struct MeshBatches {
 }
 
 impl MeshBatches {
-    /// For batches of `counts` points on the surface (a multiple of 64), near it, and anywhere in the unit
+    /// For batches of `counts` points on the surface (a multiple of 64), near it (each kind with a standard
+    /// deviation; for those on the surface it may be 0), and anywhere in the unit
     /// cube, written to `positions`, `[batch, 3]`, and of distances times `scale` to `target`, `[batch, 1]`.
     pub fn new(
         search: &MeshSearch,
         counts: [u32; 3],
-        sigma: f32,
+        sigmas: [f32; 2],
         scale: f32,
         seed: u64,
         [positions, target]: [&Tensor; 2],
@@ -42,16 +43,19 @@ impl MeshBatches {
         // A batch must begin where a buffer can be bound.
         let batches = if batch.is_multiple_of(64) { (POINTS / batch).clamp(1, MOST) } else { 1 };
         let all = crate::dispatch::count("pool", &[batch, batches, 3])? / 3;
-        let surface = counts[0] * batches;
+        // Points that need no search.
+        let surface = if sigmas[0] > 0.0 { 0 } else { counts[0] * batches };
         let tensor = |what, shape: &[u32]| Tensor::new(&context, what, shape);
         let state = context.create_storage("state", RandomState::WORDS * 4)?;
         let strewn = tensor("strewn", &[all, 3])?;
-        let mut fill = search.sample(&state, &strewn, counts.map(|n| n * batches), sigma, true)?;
+        let mut fill = search.sample(&state, &strewn, counts.map(|n| n * batches), sigmas, true)?;
         // On the surface the distance is 0.
         let distance = Tensor::from_slice(&context, "distance", &[all], &vec![0.0; all as usize])?;
-        let rest = SearchOutputs::new(&context, all - surface)?;
+        let rest = SearchOutputs::new(&context, (all - surface).max(1))?;
         let sign = MeshSign::Approximate { beta: 2.0 };
-        fill.append(search.search(surface, &strewn, &distance, &rest, sign)?);
+        if surface < all {
+            fill.append(search.search(surface, &strewn, &distance, &rest, sign)?);
+        }
         let scaled = tensor("scaled", &[all])?;
         let add = Add::new(&context, AddConfig { count: all, a: scale, b: 0.0, variant: None })?;
         fill.append(add.prepare(&AddArgs { x: distance.view(), y: scaled.view() })?);

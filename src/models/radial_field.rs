@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::bands::{gradient_norms, most_bytes};
+#[cfg(feature = "blocking")]
+use super::bands::gradient_norms;
+use super::bands::most_bytes;
 use super::field_network::{Evaluation, FieldNetwork, FieldNetworkConfig, Pass, with_finest};
 use super::fit::{FitConfig, Progress};
 use super::hybrid::RadialBasesConfig;

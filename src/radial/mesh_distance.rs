@@ -16,7 +16,7 @@ pub enum MeshSign {
         /// Accuracy, above 0; the paper's is 2. The error falls about with `beta^-3`.
         beta: f32,
     },
-    /// By the same number, summed over all triangles.
+    /// By the same number, summed over all triangles; on a CPU adapter at most 60,000.
     #[default]
     Exact,
 }
@@ -26,7 +26,7 @@ pub enum MeshSign {
 pub enum MeshDistanceVariant {
     /// Through the tree.
     Bvh,
-    /// All triangles for every point.
+    /// All triangles for every point; on a CPU adapter at most 60,000.
     BruteForce,
 }
 
@@ -52,6 +52,9 @@ pub struct MeshDistanceConfig {
 }
 
 const WORKGROUP: u32 = 64;
+
+/// Triangles of one loop on a CPU adapter.
+const MOST_AT_ONCE: u32 = 60_000;
 
 static WINDING: Shader = shader!(
     "radial/mesh_distance",
@@ -136,13 +139,18 @@ impl MeshDistance {
         count("positions", &[points, 3])?;
         count("corners", &[triangles, 12])?;
         check_workgroup("mesh_distance", WORKGROUP, 0, caps)?;
+        let brute = variant == Some(MeshDistanceVariant::BruteForce);
+        let exact = brute || !matches!(sign, MeshSign::Approximate { .. });
+        // Mesa's llvmpipe ends all loops of an invocation after 65,535 rounds.
+        let all_at_once = brute || sign == MeshSign::Exact;
+        let few = !all_at_once || !caps.cpu || triangles <= MOST_AT_ONCE;
+        let need = format!("at most {MOST_AT_ONCE} on a CPU adapter without a tree or with an exact sign");
+        check_config(few, "triangles", &need, triangles)?;
         let beta = match sign {
             MeshSign::Approximate { beta } => beta,
             _ => 1.0,
         };
         check_config(beta > 0.0 && beta < 1e9, "beta", "above 0 and below 1e9", beta)?;
-        let brute = variant == Some(MeshDistanceVariant::BruteForce);
-        let exact = brute || !matches!(sign, MeshSign::Approximate { .. });
         let constants =
             Constants::new().u32("WORKGROUP", WORKGROUP).bool("BRUTE_FORCE", brute).bool("EXACT", exact);
         let params = Params {
@@ -203,5 +211,31 @@ impl Kernel for MeshDistance {
         let second = [positions, corners, boxes, winding, distance, gradient, nearest];
         recording.push(self.context.bind(&self.plan.launches[1], &second)?);
         Ok(recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_that_a_cpu_adapter_would_cut_off_are_refused() {
+        let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
+        let config = |triangles, sign, variant| MeshDistanceConfig {
+            points: 1,
+            triangles,
+            leaves: 16_384,
+            sign,
+            variant: Some(variant),
+        };
+        use MeshDistanceVariant::{BruteForce, Bvh};
+        let beta = MeshSign::Approximate { beta: 2.0 };
+        let plan = |config| MeshDistance::plan(&config, &cpu);
+        assert!(plan(config(1_000_000, beta, Bvh)).is_ok());
+        assert!(plan(config(60_000, MeshSign::Exact, Bvh)).is_ok());
+        for config in [config(60_001, MeshSign::Exact, Bvh), config(60_001, MeshSign::None, BruteForce)] {
+            assert!(plan(config).unwrap_err().to_string().contains("60000"));
+            assert!(MeshDistance::plan(&config, &Capabilities::baseline()).is_ok());
+        }
     }
 }

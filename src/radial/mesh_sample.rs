@@ -19,6 +19,8 @@ pub struct MeshSampleConfig {
     pub counts: [u32; 3],
     /// Standard deviation of the distance along each axis of the points near the surface.
     pub sigma: f32,
+    /// The same of the points on the surface; 0: they lie on it.
+    pub surface_sigma: f32,
     /// The cube of the points anywhere: its smallest coordinate and the length of its edges.
     pub cube: [f32; 2],
     /// Distinguishes uses of one state.
@@ -49,6 +51,7 @@ struct Params {
     sigma: f32,
     low: f32,
     size: f32,
+    surface_sigma: f32,
 }
 
 kernel! {
@@ -79,7 +82,7 @@ impl MeshSampleConfig {
 impl MeshSample {
     /// One invocation a point.
     pub fn plan(config: &MeshSampleConfig, caps: &Capabilities) -> Result<Plan> {
-        let MeshSampleConfig { triangles, counts, sigma, cube, stream, stratified } = *config;
+        let MeshSampleConfig { triangles, counts, sigma, surface_sigma, cube, stream, stratified } = *config;
         let points = config.points();
         let fits = (1..=1 << 30).contains(&points);
         check_config(fits, "counts", "together 1 to 2^30", counts)?;
@@ -88,11 +91,23 @@ impl MeshSample {
         check_config(triangles > 0, "triangles", "at least 1", triangles)?;
         let points = points as u32;
         let [surface, near, _] = counts;
-        check_config(sigma.is_finite() && sigma >= 0.0, "sigma", "finite and at least 0", sigma)?;
+        for (what, sigma) in [("sigma", sigma), ("surface_sigma", surface_sigma)] {
+            check_config(sigma.is_finite() && sigma >= 0.0, what, "finite and at least 0", sigma)?;
+        }
         check_config(cube.iter().all(|x| x.is_finite()), "cube", "finite", cube)?;
         count("positions", &[points, 3])?;
         count("corners", &[triangles, 12])?;
-        let params = Params { points, triangles, surface, near, stream, sigma, low: cube[0], size: cube[1] };
+        let params = Params {
+            points,
+            triangles,
+            surface,
+            near,
+            stream,
+            sigma,
+            low: cube[0],
+            size: cube[1],
+            surface_sigma,
+        };
         // Integer operations of up to two blocks of random words and of the normal numbers; a bisection.
         let operations = 400 + 4 * u64::from(triangles.ilog2());
         let cost = Cost::new(u64::from(points) * operations, u64::from(points) * 12);

@@ -50,7 +50,7 @@ fn reference(
         }
         let more = words(2 * i + 1);
         let ([x, y], [z, _]) = (normal_pair(more[0], more[1]), normal_pair(more[2], more[3]));
-        let sigma = if i < surface { 0.0 } else { f64::from(config.sigma) };
+        let sigma = f64::from(if i < surface { config.surface_sigma } else { config.sigma });
         for (d, normal) in [x, y, z].into_iter().enumerate() {
             let shift = sigma * f64::from(normal) / 2_097_152.0;
             let value = a[d] + u * (b[d] - a[d]) + v * (c[d] - a[d]) + shift;
@@ -114,6 +114,7 @@ pub fn cases() -> Vec<Case> {
         triangles: 1,
         counts: [4, 3, 1],
         sigma: 0.01,
+        surface_sigma: 0.0,
         cube: [0.0, 1.0],
         stream: 5,
         stratified: false,
@@ -140,7 +141,7 @@ pub fn cases() -> Vec<Case> {
     }
     let far = MeshSampleConfig { counts: [0, 0, 65], cube: [-1000.0, 7.0], ..config };
     cases.push(case("anywhere", &one, far, RandomState::new(9, 9)));
-    let parts = MeshSampleConfig { stratified: true, ..config };
+    let parts = MeshSampleConfig { stratified: true, surface_sigma: 0.001, ..config };
     for (counts, state) in [([1, 1, 1], 7), ([67, 40, 33], 8), ([2, 300, 515], 9)] {
         cases.push(case(
             "torus",
@@ -167,6 +168,7 @@ mod tests {
             triangles: 3,
             counts: [points, 0, 0],
             sigma: 0.0,
+            surface_sigma: 0.0,
             cube: [0.0, 1.0],
             stream: 0,
             stratified: false,
@@ -193,6 +195,7 @@ mod tests {
             triangles: bvh.triangles(),
             counts: [0, 0, 1001],
             sigma: 0.0,
+            surface_sigma: 0.0,
             cube: [0.0, 1.0],
             stream: 0,
             stratified: true,
