@@ -57,7 +57,8 @@ pub struct MatmulConfig {
     /// Keep what goes into the activation, for its backward pass.
     pub keep: bool,
     /// Parts that each sum is cut into, each with workgroups of its own; `None`: as many as keep
-    /// the device busy. Fixed by the sizes alone, so results repeat bit by bit.
+    /// the device busy. More where an invocation's loops would be too long for a CPU adapter. Fixed by
+    /// the sizes and the device alone, so results repeat bit by bit.
     pub slices: Option<u32>,
     /// `None`: what suits the device.
     pub variant: Option<MatmulVariant>,
@@ -243,6 +244,14 @@ impl Matmul {
             }
             None => BUSY.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
         };
+        // The rounds of an invocation's loops for sixteen terms of a sum, at the most.
+        let rounds = match variant {
+            MatmulVariant::Naive => 16 * 6,
+            MatmulVariant::Tiled => 1 + 17 + 10,
+            _ => 16,
+        };
+        let longest = (caps.rounds() / rounds).saturating_mul(16).min(u64::from(config.k));
+        let slices = slices.max(u64::from(config.k).div_ceil(longest) as u32);
         let slice_k = config.k.div_ceil(slices).next_multiple_of(16);
         // Rounding a slice up may leave none for the last ones.
         let slices = config.k.div_ceil(slice_k);

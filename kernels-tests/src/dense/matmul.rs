@@ -156,6 +156,8 @@ pub fn cases() -> Vec<Case> {
         }
         // 8 x 8 results an invocation.
         cases.push(case(MatmulConfig { m: 130, n: 70, k: 19, batch: 33, ..base }, &mut random));
+        // A sum of more rounds than Mesa's llvmpipe lets an invocation have, were it not sliced.
+        cases.push(case(MatmulConfig { m: 4, n: 4, k: 66_000, slices: Some(1), ..base }, &mut random));
     }
     // Around the edges of the panels (32, 64), sums that end within four terms, every transposition,
     // with and without an epilogue.
