@@ -8,6 +8,9 @@
 // there and costs about 75 cycles, a shuffle about one. 48 or 64 rows need fewer loads, but their code
 // no longer fits the instruction cache. Panels are read in order: neither a page nor a line is fetched
 // for the sake of a part. Workgroup memory: 0 bytes.
+//
+// 1024^3 on lavapipe, percent of the ceiling with packing included: A B 31.5, A^T B 30.3, A B^T 33.5. Beside
+// dense/matmul_subgroup in one run: A B 29.0 to 20.5, A^T B 26.4 to 14.7, A B^T 28.5 to 24.4.
 
 struct Params {
     first_group: u32,
