@@ -130,6 +130,11 @@ impl Bench {
         self.measure(variant, shape.into(), &recording)
     }
 
+    /// Seconds of the row measured last; 0 before the first.
+    pub fn last_seconds(&self) -> f64 {
+        self.rows.last().map_or(0.0, |row| row.seconds)
+    }
+
     fn measure(&mut self, variant: String, shape: String, recording: &Recording) -> Result<()> {
         let (clock, roofline) = (&self.clock, &self.roofline);
         let mut samples = Vec::new();

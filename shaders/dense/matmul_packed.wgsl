@@ -8,6 +8,9 @@
 // there and costs about 75 cycles, a shuffle about one. 48 or 64 rows need fewer loads, but their code
 // no longer fits the instruction cache. Panels are read in order: neither a page nor a line is fetched
 // for the sake of a part. Workgroup memory: 0 bytes.
+//
+// 1024^3 on lavapipe, percent of the ceiling with packing included (dense/matmul_subgroup): A B 30.1 (23.5),
+// A^T B 29.6 (19.5), A B^T 31.6 (25.4).
 
 struct Params {
     first_group: u32,

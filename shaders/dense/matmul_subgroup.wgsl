@@ -7,7 +7,8 @@
 // Transposed operands are read as they lie, and turned in blocks of 4 x 4 in registers.
 // Workgroup memory: 0 bytes.
 //
-// 1024^3 on lavapipe, percent of the ceiling: 32 columns 22.5, 64 columns 26.2; B transposed 27.6.
+// 1024^3 on lavapipe, percent of the ceiling: 32 columns 22.5, 64 columns 26.2; B transposed 27.6. There
+// each row of op(B) lies in a page of its own; dense/matmul_packed is for products of that size.
 
 struct Rows {
     r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32>,
