@@ -15,7 +15,7 @@ pub struct FitConfig {
     pub steps: u64,
     /// Points (pixels, images) of a step.
     pub batch: u32,
-    /// Learning rate: of Adam (betas 0.9 and 0.99, epsilon 1e-15) for fields.
+    /// Learning rate: of Adam (betas 0.9 and 0.99, epsilon 1e-15) for fields that do not say otherwise.
     pub learning_rate: f64,
     /// Its course.
     pub schedule: Schedule,
@@ -51,7 +51,8 @@ pub struct Progress {
     pub steps_per_second: f64,
 }
 
-const METHOD: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
+/// That of grids, most of whose entries get no gradient in a step (Mueller et al. 2022, section 4).
+const ADAM: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
 
 /// Numbers uniform in `+-size`, one after the other.
 pub(super) fn uniform(seed: u64) -> impl FnMut(f32) -> f32 {
@@ -109,6 +110,18 @@ impl Trainer {
     /// `recording` computes the loss and the gradients.
     pub fn new(
         context: &Context,
+        recording: Recording,
+        loss: Tensor,
+        trained: &[Trained<'_>],
+        scratch: Vec<Scratch>,
+    ) -> Result<Self> {
+        Self::with_method(context, ADAM, recording, loss, trained, scratch)
+    }
+
+    /// The same with a method of its own.
+    pub fn with_method(
+        context: &Context,
+        method: Method,
         mut recording: Recording,
         loss: Tensor,
         trained: &[Trained<'_>],
@@ -125,7 +138,7 @@ impl Trainer {
             let config = OptimizerConfig {
                 skip_zero_gradient: *skip_zero_gradient,
                 rate: *rate,
-                ..OptimizerConfig::new(parameter.len(), METHOD)
+                ..OptimizerConfig::new(parameter.len(), method)
             };
             recording.append(Optimizer::new(context, config)?.prepare(&OptimizerArgs {
                 step: BufferView::new(&step),
@@ -136,7 +149,7 @@ impl Trainer {
             })?);
             moments.extend([(format!("adam.{name}.1"), first), (format!("adam.{name}.2"), second)]);
         }
-        Ok(Self { step, loss, moments, betas: METHOD.betas(), recording, _scratch: scratch })
+        Ok(Self { step, loss, moments, betas: method.betas(), recording, _scratch: scratch })
     }
 
     /// `recording` computes the loss and the gradients, and ends with the update of the parameters of these

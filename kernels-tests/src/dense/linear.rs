@@ -48,7 +48,9 @@ pub fn reference(config: &LinearConfig, x: &[f32], w: &[f32], bias: &[f32], dy: 
             let (first, second) = slopes(config.activation, z.0);
             y[r * outputs + o] = (value, own.0 + first * z.1);
             let g = f64::from(dy[r * outputs + o]);
-            let (dz, size) = (g * slope, g.abs() * (own.1 + second * z.1));
+            // A straight line's slope does not depend on z, which may be NaN.
+            let bend = if second == 0.0 { 0.0 } else { second * z.1 };
+            let (dz, size) = (g * slope, g.abs() * (own.1 + bend));
             for i in 0..inputs {
                 let (x, w) = (f64::from(x[r * inputs + i]), f64::from(w[o * inputs + i]));
                 add(&mut dx[r * inputs + i], dz * w, size * w.abs());

@@ -10,11 +10,12 @@ pub use trainer::{VisionTrainer, VisionTrainingConfig};
 
 use super::sampler::mix;
 use crate::attention::{
-    AttentionBias, AttentionConfig, HeadLayout, HopfieldConfig, QueryPoolConfig, RotaryConfig, RotaryPairs,
-    TokenOrder, TokenSelectConfig, gilbert_ranks, rotary_angles_2d, rotary_table, sin_cos_table,
+    AttentionBias, AttentionConfig, AttentionInputs, HeadLayout, HopfieldConfig, QueryPoolConfig,
+    RotaryConfig, RotaryPairs, TokenOrder, TokenSelectConfig, gilbert_ranks, rotary_angles_2d, rotary_table,
+    sin_cos_table,
 };
 use crate::dense::Activation;
-use crate::dispatch::{BufferView, Context, Error, Result, check_shape, count};
+use crate::dispatch::{BufferView, Context, Error, Result, check_config, check_shape, count};
 use crate::train::ops::{self, AttentionOperands, Chosen, Norm};
 use crate::train::{Checkpoint, Parameters, Tape, Tensor, Variable};
 use config::Start;
@@ -129,6 +130,37 @@ struct Attended {
     message: Option<Variable>,
     /// What the block's tokens are pruned by, `[batch, tokens]`, if they are.
     score: Option<Tensor>,
+    /// What it weighs by; not of windows.
+    scores: Option<BlockScores>,
+}
+
+/// What a block's attention weighs by, for [statistics](crate::attention::attention_statistics) of its weights.
+#[derive(Debug, Clone)]
+pub struct BlockScores {
+    /// Of the scores.
+    pub attention: AttentionConfig,
+    /// Queries, `[batch, tokens, heads * head_dim]`.
+    pub q: Tensor,
+    /// Keys, likewise.
+    pub k: Tensor,
+    /// The log-sum-exp of each query's scores, `[batch, heads, tokens]`.
+    pub lse: Tensor,
+    bias: Option<Tensor>,
+    temperature: Option<Tensor>,
+    head_scale: Option<Tensor>,
+}
+
+impl BlockScores {
+    /// Queries and keys, with what changes their scores. The keys stand for the values.
+    #[must_use]
+    pub fn inputs(&self) -> AttentionInputs<'_> {
+        AttentionInputs {
+            bias: self.bias.as_ref().map(Tensor::view),
+            temperature: self.temperature.as_ref().map(Tensor::view),
+            head_scale: self.head_scale.as_ref().map(Tensor::view),
+            ..AttentionInputs::new(self.q.view(), self.k.view(), self.k.view())
+        }
+    }
 }
 
 impl VisionTransformer {
@@ -177,7 +209,18 @@ impl VisionTransformer {
     /// Records the forward pass over images `[batch, channels, height, width]`: the logits
     /// `[batch, classes]`, and the parameters as variables in the order of [`parameters`](Self::parameters).
     pub fn record(&self, tape: &mut Tape, image: &Tensor) -> Result<(Variable, Vec<Variable>)> {
-        self.record_some(tape, image, None)
+        self.record_some(tape, image, None, &mut Vec::new())
+    }
+
+    /// The same, and what each block's attention weighs by. Windows have no such scores, and of pruned tokens
+    /// the place is not known.
+    pub fn record_scores(&self, tape: &mut Tape, image: &Tensor) -> Result<(Variable, Vec<BlockScores>)> {
+        check_config(self.config.pruning.is_none(), "pruning", "none", self.config.pruning)?;
+        let mut scores = Vec::new();
+        let (logits, _) = self.record_some(tape, image, None, &mut scores)?;
+        let whole = scores.len() == self.config.depth as usize;
+        check_config(whole, "attention", "standard or reversed", self.config.attention)?;
+        Ok((logits, scores))
     }
 
     /// With so many of the tokens alone, chosen by ranks `[batch, tokens]` in a buffer.
@@ -186,6 +229,7 @@ impl VisionTransformer {
         tape: &mut Tape,
         image: &Tensor,
         some: Option<(u32, BufferView<'_>)>,
+        scores: &mut Vec<BlockScores>,
     ) -> Result<(Variable, Vec<Variable>)> {
         let config = &self.config;
         let batch = image.shape().first().copied().unwrap_or(0);
@@ -211,6 +255,7 @@ impl VisionTransformer {
             let &[before, after] = around else { continue };
             let attended = self.attend(tape, &p, i, [batch, before], &y, message.as_ref(), after < before)?;
             message = attended.message;
+            scores.extend(attended.scores);
             let name = format!("blocks.{i}.attn.proj");
             let changed = p.scaled(tape, &name, &format!("blocks.{i}.ls1"), &attended.o)?;
             [x, y] = ops::add_layer_norm(tape, &changed, &x, norm(format!("blocks.{i}.norm2"))?)?;
@@ -306,7 +351,7 @@ impl VisionTransformer {
         let table = p.find(&format!("{name}.relative_position_bias_table"));
         if let Some(windows) = config.windows(batch, block) {
             let o = self.attend_in_windows(tape, p, &name, y, table, windows)?;
-            return Ok(Attended { o, message: None, score: None });
+            return Ok(Attended { o, message: None, score: None, scores: None });
         }
         let packed = p.linear(tape, &format!("{name}.qkv"), y, Activation::Identity)?;
         let [q, k, v] = self.queries_keys_values(tape, &packed, batch)?;
@@ -347,19 +392,35 @@ impl VisionTransformer {
                 ..Default::default()
             };
             let retrieved = ops::hopfield(tape, [&q?, &k?, &v?], beta, retrieval)?;
-            return Ok(Attended { o: ops::heads_last(tape, &retrieved)?, message: None, score: None });
+            let o = ops::heads_last(tape, &retrieved)?;
+            return Ok(Attended { o, message: None, score: None, scores: None });
         }
+        let tensor = |operand: Option<&Variable>| operand.map(|v| v.tensor().clone());
+        let scores = |lse: &Tensor| BlockScores {
+            attention: AttentionConfig {
+                temperature: operands.temperature.is_some(),
+                head_scale: operands.head_scale.is_some(),
+                ..attention
+            },
+            q: q.tensor().clone(),
+            k: k.tensor().clone(),
+            lse: lse.clone(),
+            bias: tensor(operands.bias),
+            temperature: tensor(operands.temperature),
+            head_scale: tensor(operands.head_scale),
+        };
         let keep = config.pruning.map(|pruning| pruning.keep).filter(|_| prunes);
         let BlockAttention::Reversed { temperature } = config.attention else {
             let attended = ops::attention(tape, &operands, &attention)?;
             let mass = |tape| ops::received_mass(tape, &operands, &attended.lse, None, &attention);
             let score = keep.map(|_| mass(tape)).transpose()?;
-            return Ok(Attended { o: attended.o, message: None, score });
+            let scores = Some(scores(&attended.lse));
+            return Ok(Attended { o: attended.o, message: None, score, scores });
         };
-        let scores = p.linear(tape, &format!("{name}.head_selector"), y, Activation::Identity)?;
+        let selector = p.linear(tape, &format!("{name}.head_selector"), y, Activation::Identity)?;
         let hidden = p.linear(tape, &format!("{name}.message_controller.fc1"), y, Activation::Gelu)?;
         let z = p.linear(tape, &format!("{name}.message_controller.fc2"), &hidden, Activation::Identity)?;
-        let [m, w] = ops::head_selector(tape, &scores, &z, message, temperature)?;
+        let [m, w] = ops::head_selector(tape, &selector, &z, message, temperature)?;
         let weights = ops::heads_first(tape, &w, config.heads)?;
         let attended = ops::reversed_attention(tape, &operands, &weights, &attention)?;
         let score = match keep {
@@ -371,7 +432,8 @@ impl VisionTransformer {
                 Some(ops::received_mass(tape, &operands, &attended.lse, weights, &attention)?)
             }
         };
-        Ok(Attended { o: attended.o, message: Some(m), score })
+        let scores = Some(scores(&attended.lse));
+        Ok(Attended { o: attended.o, message: Some(m), score, scores })
     }
 
     /// Apart, and turned where positions are.

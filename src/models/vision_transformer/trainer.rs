@@ -111,7 +111,7 @@ impl VisionTransformer {
         let dropped = if drops { Some(Drawn::new(context, batch, [config.prefix(), n], 2)?) } else { None };
         let keep = config.prefix() + (n - share(patch_dropout)).max(1);
         let some = dropped.as_ref().map(|dropped| (keep, BufferView::new(&dropped.rank)));
-        let (logits, variables) = self.record_some(&mut tape, seen, some)?;
+        let (logits, variables) = self.record_some(&mut tape, seen, some, &mut Vec::new())?;
         drawn.extend(dropped);
 
         let (labels, [loss, gradient]) = match mixed {
