@@ -445,7 +445,7 @@ fn reversed_attention_learns_and_its_lite_form_keeps_up() {
 /// added patches of 2 stay behind those of 4 (0.86 and 0.53): there each place is learned for itself, and small
 /// patches have many. It is not shown for single pixels: after these 300 steps they know nothing with any of
 /// these positions, in windows of 4 x 4, or from larger first values of the biases (1.38; by chance ln 4 = 1.39),
-/// nor after 1,200 with turned ones. One number says too little for attention to begin with. All of these are of
+/// nor after 1,200 with turned ones. A single number may say too little for attention to begin with. All these are of
 /// the first seed.
 #[test]
 fn smaller_patches_see_more() {
