@@ -23,5 +23,10 @@ pub fn bench(b: &mut Bench) -> Result<()> {
     let backward = CombineBackward::new(&context, config)?;
     let scratch = backward.create_scratch()?;
     let args = CombineBackwardArgs { x, weight, token, dy, dx, dweight, scratch: &scratch };
-    b.row(&backward, "backward", &shape, &args)
+    b.row(&backward, "backward", &shape, &args)?;
+    let config = WeighConfig { rows: tokens, width };
+    let shape = format!("[{tokens}, {width}]");
+    b.row(&WeighForward::new(&context, config)?, "weigh", &shape, &WeighForwardArgs { x, weight, y })?;
+    let args = WeighBackwardArgs { x, weight, dy, dx, dweight };
+    b.row(&WeighBackward::new(&context, config)?, "weigh, backward", &shape, &args)
 }

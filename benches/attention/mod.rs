@@ -1,5 +1,6 @@
 //! One file a kernel.
 
+mod attention_statistics;
 mod combine;
 mod flash_attention;
 mod head_selector;
@@ -17,6 +18,7 @@ mod transport;
 mod window_attention;
 
 pub const KERNELS: &[crate::Entry] = &[
+    ("attention/attention_statistics", attention_statistics::bench),
     ("attention/combine", combine::bench),
     ("attention/flash_attention", flash_attention::bench),
     ("attention/head_selector", head_selector::bench),

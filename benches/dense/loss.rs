@@ -9,6 +9,7 @@ pub fn bench(b: &mut Bench) -> Result<()> {
     let (prediction, target, gradient) = (b.noise(count)?, b.noise(count)?, b.zeros(count)?);
     let loss = b.zeros(1)?;
     let [prediction, target, gradient, loss] = [&prediction, &target, &gradient, &loss].map(BufferView::new);
+    let weights = target;
     let context = b.context().clone();
     let losses = [
         ("squared", Loss::Squared),
@@ -27,17 +28,24 @@ pub fn bench(b: &mut Bench) -> Result<()> {
     for classes in [10, 1000] {
         let rows = count / 1000;
         let class = b.random(rows, Distribution::Bits)?;
-        let config = CrossEntropyConfig { rows, classes, scale: 1.0, gradient: true, variant: None };
-        let kernel = CrossEntropy::new(&context, config)?;
-        let scratch = kernel.create_scratch()?;
-        let args = CrossEntropyArgs {
-            logits: prediction,
-            target: BufferView::new(&class),
-            loss,
-            gradient: Some(gradient),
-            scratch: &scratch,
-        };
-        b.row(&kernel, "cross-entropy with gradient", format!("[{rows}, {classes}]"), &args)?;
+        for (name, target) in [
+            ("cross-entropy with gradient", CrossEntropyTarget::Classes),
+            ("cross-entropy of weights with gradient", CrossEntropyTarget::Weights),
+        ] {
+            let config = CrossEntropyConfig { target, ..CrossEntropyConfig::new(rows, classes) };
+            let kernel = CrossEntropy::new(&context, config)?;
+            let scratch = kernel.create_scratch()?;
+            let by_class = target == CrossEntropyTarget::Classes;
+            let target = if by_class { BufferView::new(&class) } else { weights };
+            let args = CrossEntropyArgs {
+                logits: prediction,
+                target,
+                loss,
+                gradient: Some(gradient),
+                scratch: &scratch,
+            };
+            b.row(&kernel, name, format!("[{rows}, {classes}]"), &args)?;
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod activation_jet;
 mod concatenate;
 mod copy;
 mod gather;
+mod inverted_index;
 mod layer_norm;
 mod linear;
 mod loss;
@@ -35,5 +36,6 @@ pub const KERNELS: &[crate::Entry] = &[
     ("dense/sort", sort::bench),
     ("dense/swap_axes", swap_axes::bench),
     ("dense/gather", gather::bench),
+    ("dense/inverted_index", inverted_index::bench),
     ("dense/random", random::bench),
 ];

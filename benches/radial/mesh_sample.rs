@@ -21,6 +21,7 @@ pub fn bench(b: &mut Bench) -> Result<()> {
         sigma: 0.01,
         cube: [-1.0, 2.0],
         stream: 0,
+        stratified: false,
     };
     let [state, corners, starts, positions] = [&state, &corners, &starts, &positions].map(BufferView::new);
     let args = MeshSampleArgs { state, corners, starts, positions };

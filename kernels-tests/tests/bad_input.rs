@@ -144,6 +144,156 @@ fn sizes() {
     assert!(ActivationForward::plan(&relu(u32::MAX), &Capabilities::baseline()).is_ok());
 }
 
+/// Sizes for which an invocation's loops would have more rounds than a CPU adapter's driver lets them
+/// have: refused, where nothing else computes them.
+#[test]
+fn loops_that_a_driver_would_end() {
+    use patchfield::attention::*;
+    type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
+    let rows: [Row; 12] = [
+        (
+            "reduce",
+            |c| {
+                ReduceForward::plan(
+                    &ReduceConfig {
+                        reduction: Reduction::Sum,
+                        outer: 1,
+                        n: 100_000,
+                        inner: 3,
+                        variant: Some(ReduceVariant::Columns),
+                        part: Some(70_000),
+                    },
+                    c,
+                )
+            },
+            &["`part` = 70000", "at most 56"],
+        ),
+        (
+            "softmax",
+            |c| {
+                let variant = Some(SoftmaxVariant::Invocation);
+                SoftmaxForward::plan(&SoftmaxConfig { n: 30_001, rows: 9, variant, ..Default::default() }, c)
+            },
+            &["`n` = 30001", "at most 20000"],
+        ),
+        (
+            "cross-entropy",
+            |c| {
+                let variant = Some(CrossEntropyVariant::Invocation);
+                let (rows, classes) = (3, 50_257);
+                CrossEntropy::plan(
+                    &CrossEntropyConfig { variant, ..CrossEntropyConfig::new(rows, classes) },
+                    c,
+                )
+            },
+            &["`classes` = 50257", "at most 20000"],
+        ),
+        (
+            "cross-entropy",
+            |c| {
+                let (rows, classes) = (1, 6_000_000);
+                CrossEntropy::plan(&CrossEntropyConfig::new(rows, classes), c)
+            },
+            &["`classes` = 6000000"],
+        ),
+        (
+            "layer norm",
+            |c| {
+                LayerNormForward::plan(
+                    &LayerNormConfig { rows: 1, width: 6_000_001, ..Default::default() },
+                    c,
+                )
+            },
+            &["`width` = 6000001"],
+        ),
+        (
+            "token selection",
+            |c| {
+                let order = TokenOrder::Score;
+                TokenSelect::plan(&TokenSelectConfig { batch: 1, tokens: 1 << 21, keep: 9, order }, c)
+            },
+            &["`tokens` = 2097152", "at most"],
+        ),
+        (
+            "transport",
+            |c| {
+                let transport = TransportConfig { tokens: 1 << 18, experts: 2, nonzeros: 9, gamma: 0.1 };
+                TransportObjective::plan(
+                    &TransportObjectiveConfig { transport, dual: TransportDual::SemiDual },
+                    c,
+                )
+            },
+            &["`tokens` = 262144", "at most"],
+        ),
+        (
+            "combine",
+            |c| CombineBackward::plan(&CombineConfig { tokens: 2, slots: 2, width: 1_000_000 }, c),
+            &["`width` = 1000000", "at most 240000"],
+        ),
+        (
+            "head selector",
+            |c| {
+                HeadSelectorForward::plan(&HeadSelectorConfig { rows: 1, heads: 30_000, temperature: 1.0 }, c)
+            },
+            &["`heads` = 30000", "at most 20000"],
+        ),
+        (
+            "Hopfield",
+            |c| {
+                HopfieldForward::plan(
+                    &HopfieldConfig {
+                        states: 5001,
+                        patterns: 5001,
+                        width: 1,
+                        update_steps_max: Some(1),
+                        ..Default::default()
+                    },
+                    c,
+                )
+            },
+            &["`states` = 5001", "at most"],
+        ),
+        (
+            "Hopfield",
+            |c| {
+                HopfieldForward::plan(
+                    &HopfieldConfig { batch: 70_000, update_steps_max: Some(1), ..Default::default() },
+                    c,
+                )
+            },
+            &["`batch` = 70000", "at most 60000"],
+        ),
+        (
+            "a bias that all share",
+            |c| {
+                let config = AttentionConfig {
+                    batch: 10_000,
+                    heads: 8,
+                    bias: AttentionBias::Dense { share_batch: true, share_heads: true },
+                    bias_gradient: true,
+                    ..Default::default()
+                };
+                FlashAttentionBackward::plan(&config, c)
+            },
+            &["`batch` = 10000", "at most 6000"],
+        ),
+    ];
+    let gpu = Capabilities::baseline();
+    let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
+    for (row, plan, says) in rows {
+        check(row, plan(&cpu).unwrap_err(), |e| matches!(e, Error::Config { .. }), says);
+        plan(&gpu).unwrap_or_else(|error| panic!("{row}: {error}"));
+    }
+    // Where there is another way, it is taken.
+    let softmax = SoftmaxForward::plan(&SoftmaxConfig { n: 50_257, rows: 64, ..Default::default() }, &cpu);
+    assert_eq!(softmax.unwrap().variant, "parts");
+    let norm = LayerNormConfig { rows: 2, width: 3 * 224 * 224, ..Default::default() };
+    assert_eq!(LayerNormForward::plan(&norm, &cpu).unwrap().variant, "workgroup");
+    let product = MatmulConfig { m: 256, n: 256, k: 100_000, ..Default::default() };
+    assert_eq!(Matmul::plan(&product, &cpu).unwrap().launches.len(), 2);
+    assert_eq!(Matmul::plan(&product, &gpu).unwrap().launches.len(), 1);
+}
+
 fn sort(count: u32) -> SortConfig {
     SortConfig {
         key: SortKey::U32,

@@ -1,5 +1,5 @@
-//! Attention over every pixel: one head of 64 columns, forward and backward in chunks, in memory that grows
-//! with the tokens alone. 4,096 tokens (64 x 64 pixels); with `PATCHFIELD_LONG=1` the 50,176 of 224 x 224.
+//! Attention over every pixel: one head of 64 columns, forward, backward and statistics in chunks, in memory that
+//! grows with the tokens alone. 4,096 tokens (64 x 64 pixels); with `PATCHFIELD_LONG=1` the 50,176 of 224 x 224.
 //!
 //! 256 random rows of every result are compared with f64. The rows of the gradients of keys and values need the
 //! log-sum-exp and D of all queries: these are the device's own, whose rows were compared before.
@@ -113,6 +113,8 @@ fn every_pixel_attends_to_every_pixel() {
     // All buffers grow with the tokens: eight tensors, and a few words for each row.
     assert!(bytes <= (n * (8 * D + 16) * 4) as u64 + 4096, "{bytes}");
 
+    statistics(&context, config, inputs, lse);
+
     let read = |view| -> Vec<f32> { context.read_blocking(BufferView::new(view)).unwrap() };
     let [o, lse, dq, dk, dv] = [&o_at, &lse_at, &dq_at, &dk_at, &dv_at].map(read);
     let row = |data: &[f32], i: usize| -> Vec<f32> { data[i * D..(i + 1) * D].to_vec() };
@@ -169,5 +171,118 @@ fn every_pixel_attends_to_every_pixel() {
         }
         compare("dk", j, &dk[j * D..(j + 1) * D], &out_k, 2.0 * ULPS);
         compare("dv", j, &dv[j * D..(j + 1) * D], &out_v, 2.0 * ULPS);
+    }
+}
+
+/// What the weights say as a whole, and 32 random rows and columns of it against f64.
+fn statistics(
+    context: &Context,
+    attention: AttentionConfig,
+    inputs: AttentionInputs<'_>,
+    lse: BufferView<'_>,
+) {
+    let n = attention.queries as usize;
+    let side = n.isqrt() as u32;
+    let grid = PatchGrid { prefix: 0, height: side, width: side };
+    let buffer = |elements: usize| context.create_storage("statistics", elements as u64 * 4).unwrap();
+    let [entropy, best, best_weight, distance, mass, mean, row, next] = [(); 8].map(|()| buffer(n));
+    let hop_mass = buffer(side as usize);
+    let mut start = vec![0.0f32; n];
+    start[n / 2 + side as usize / 2] = 1.0;
+    context.write(&row, 0, bytemuck::cast_slice(&start));
+    let config = AttentionRowStatisticsConfig { attention, grid: Some(grid) };
+    let rows = AttentionRowStatistics::new(context, config).unwrap();
+    let columns =
+        AttentionColumnMass::new(context, AttentionColumnMassConfig { attention, weights: false }).unwrap();
+    let rollout = AttentionRollout::new(context, AttentionRolloutConfig { attention, share: 0.5 }).unwrap();
+    let hops = AttentionHops::new(context, AttentionHopsConfig { attention, grid }).unwrap();
+    let mut bytes = 4 * (8 * n as u64 + u64::from(side));
+    let timer = Instant::now();
+    let mut run = |name: &str, kernel: &dyn Planned, recording: &Recording| {
+        bytes += kernel.planned().scratch_bytes();
+        let start = Instant::now();
+        let pieces = submit(context, recording);
+        println!(
+            "{name}, {}: {:.2} s, {pieces} submissions",
+            kernel.planned().variant,
+            start.elapsed().as_secs_f64()
+        );
+    };
+    let scratch = rows.create_scratch().unwrap();
+    let args = AttentionRowStatisticsArgs {
+        inputs,
+        lse,
+        entropy: (&entropy).into(),
+        best: (&best).into(),
+        best_weight: (&best_weight).into(),
+        distance: Some((&distance).into()),
+        scratch: &scratch,
+    };
+    run("rows", &rows, &rows.prepare(&args).unwrap());
+    let scratch = columns.create_scratch().unwrap();
+    let (mass_view, mean) = (BufferView::new(&mass), BufferView::new(&mean));
+    let args =
+        AttentionColumnMassArgs { inputs, lse, weights: None, mass: mass_view, mean, scratch: &scratch };
+    run("columns", &columns, &columns.prepare(&args).unwrap());
+    let scratch = rollout.create_scratch().unwrap();
+    let args =
+        AttentionRolloutArgs { inputs, lse, row: (&row).into(), next: (&next).into(), scratch: &scratch };
+    run("rollout", &rollout, &rollout.prepare(&args).unwrap());
+    let scratch = hops.create_scratch().unwrap();
+    let args = AttentionHopsArgs { inputs, lse, mass: (&hop_mass).into(), scratch: &scratch };
+    run("hops", &hops, &hops.prepare(&args).unwrap());
+    println!("statistics: {:.2} s, {bytes} bytes in buffers", timer.elapsed().as_secs_f64());
+    assert!(bytes <= (n * 64 * 4) as u64, "{bytes}");
+
+    let read = |view| -> Vec<f32> { context.read_blocking(BufferView::new(view)).unwrap() };
+    let [entropy, best_weight, distance, mass, next] =
+        [&entropy, &best_weight, &distance, &mass, &next].map(read);
+    let best: Vec<u32> = context.read_blocking(BufferView::new(&best)).unwrap();
+    let [q, k]: [Vec<f32>; 2] = [inputs.q, inputs.k].map(|view| context.read_blocking(view).unwrap());
+    let lse: Vec<f32> = context.read_blocking(lse).unwrap();
+    let sum = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>();
+    // The error of a sum of weights that are off by some hundred roundings, as below, in this direction or that.
+    let near = |what: &str, got: f64, want: f64| {
+        assert!((got - want).abs() <= 1e-5 * want, "{what}: {got} instead of {want}");
+    };
+    near("mass", sum(&mass), n as f64);
+    near("rings", sum(&read(&hop_mass)), n as f64);
+    near("rollout", sum(&next), 1.0);
+    let longest = f64::from(side - 1) * std::f64::consts::SQRT_2;
+    assert!(entropy.iter().all(|&h| (0.0..=(n as f64).ln() + 1e-5).contains(&f64::from(h))));
+    assert!(distance.iter().all(|&d| (0.0..=longest).contains(&f64::from(d))));
+
+    let row = |data: &[f32], i: usize| -> Vec<f32> { data[i * D..(i + 1) * D].to_vec() };
+    let scale = f64::from(attention.scale());
+    let weight = |i: usize, j: usize| -> (f64, f64, f64) {
+        let (q, k, l) = (row(&q, i), row(&k, j), f64::from(lse[i]));
+        let d = scale * dot(&q, &k) - l;
+        let size: f64 = q.iter().zip(&k).map(|(&a, &b)| scale * f64::from((a * b).abs())).sum();
+        (d.exp(), d, size + d.abs() + l.abs())
+    };
+    let mut random = Random::new(78);
+    for _ in 0..32 {
+        let i = random.below(n as u32) as usize;
+        let (mut h, mut far, mut highest) = ((0.0, 0.0), (0.0, 0.0), (f64::MIN, 0));
+        for j in 0..n {
+            let (p, d, size) = weight(i, j);
+            h = (h.0 - p * d, h.1 + p * (d.abs() * (1.0 + size) + size));
+            let (w, i, j) = (side as usize, i as f64, j as f64);
+            let (dy, dx) = ((i / w as f64).floor() - (j / w as f64).floor(), i % w as f64 - j % w as f64);
+            let length = dy.hypot(dx);
+            far = (far.0 + p * length, far.1 + p * length * (7.0 + size));
+            if d > highest.0 {
+                highest = (d, j as usize);
+            }
+        }
+        compare("entropy", i, &entropy[i..=i], &[h], ULPS);
+        compare("distance", i, &distance[i..=i], &[far], ULPS);
+        let (p, d, size) = weight(i, best[i] as usize);
+        assert!(highest.0 - d <= 1e-5, "best[{i}]: {} instead of {}", best[i], highest.1);
+        compare("best_weight", i, &best_weight[i..=i], &[(p, p * (1.0 + size))], ULPS);
+        let sums = (0..n)
+            .map(|j| weight(j, i))
+            .fold((0.0, 0.0), |s, (p, _, size)| (s.0 + p, s.1 + p * (1.0 + size)));
+        compare("mass", i, &mass[i..=i], &[sums], ULPS);
     }
 }

@@ -6,7 +6,7 @@ use kernels_tests::harness::{Random, adapter};
 use patchfield::attention::*;
 use patchfield::dense::*;
 use patchfield::dispatch::{Capabilities, preference};
-use patchfield::train::{Tape, Tensor, Variable};
+use patchfield::train::{Tape, Tensor, Variable, ops};
 use patchfield::{BufferView, Context, Error, Kernel, Planned};
 
 fn context() -> Option<Context> {
@@ -18,43 +18,6 @@ fn context() -> Option<Context> {
         eprintln!("LOUD SKIP: no adapter");
     }
     first.map(|a| a.context)
-}
-
-/// `activation(x W^T + bias)` of rows.
-fn linear(tape: &mut Tape, x: &Variable, w: &Variable, bias: &Variable, activation: Activation) -> Variable {
-    let context = tape.context().clone();
-    let &[outputs, inputs] = w.tensor().shape() else { panic!("weights are a matrix") };
-    let rows = x.tensor().len() / inputs;
-    let config = LinearConfig { rows, inputs, outputs, bias: true, activation, keep: true, variant: None };
-    let y = Tensor::new(&context, "y", &[rows, outputs]).unwrap();
-    let kept = Tensor::new(&context, "kept", &[rows, outputs]).unwrap();
-    let [xt, wt, bt] = [x, w, bias].map(|v| v.tensor().clone());
-    let forward = LinearForward::new(&context, config).unwrap();
-    let args = LinearForwardArgs {
-        x: xt.view(),
-        weight: wt.view(),
-        bias: Some(bt.view()),
-        y: y.view(),
-        kept: Some(kept.view()),
-        scratch: &forward.create_scratch().unwrap(),
-    };
-    let recording = forward.prepare(&args).unwrap();
-    tape.operation(recording, &[x, w, bias], y, move |context, dy| {
-        let [dx, dw, db] = [&xt, &wt, &bt].map(|t| Tensor::new(context, "gradient", t.shape()));
-        let (dx, dw, db) = (dx?, dw?, db?);
-        let backward = LinearBackward::new(context, config)?;
-        let recording = backward.prepare(&LinearBackwardArgs {
-            x: xt.view(),
-            weight: wt.view(),
-            kept: Some(kept.view()),
-            dy: dy.view(),
-            dx: Some(dx.view()),
-            dweight: dw.view(),
-            dbias: Some(db.view()),
-            scratch: &backward.create_scratch()?,
-        })?;
-        Ok((recording, vec![Some(dx), Some(dw), Some(db)]))
-    })
 }
 
 /// Averages of `x` under learned queries.
@@ -148,7 +111,7 @@ fn a_bit_pattern_in_a_bag_is_learned() {
     let input = tape.variable(&x);
     let variables: Vec<Variable> = parameters.iter().map(|p| tape.variable(p)).collect();
     let [w1, b1, u, w2, b2] = &variables[..] else { unreachable!() };
-    let embedded = linear(&mut tape, &input, w1, b1, Activation::Relu);
+    let embedded = ops::linear(&mut tape, &input, w1, Some(b1), Activation::Relu).unwrap();
     let config = QueryPoolConfig {
         batch: bag_count,
         patches: INSTANCES,
@@ -160,9 +123,8 @@ fn a_bit_pattern_in_a_bag_is_learned() {
         ..QueryPoolConfig::default()
     };
     let pooled = pool(&mut tape, &embedded, u, config);
-    let logits = linear(&mut tape, &pooled, w2, b2, Activation::Identity);
-    let entropy =
-        CrossEntropyConfig { rows: bag_count, classes: 2, scale: 1.0, gradient: true, variant: None };
+    let logits = ops::linear(&mut tape, &pooled, w2, Some(b2), Activation::Identity).unwrap();
+    let entropy = CrossEntropyConfig::new(bag_count, 2);
     let loss = Tensor::new(&context, "loss", &[1]).unwrap();
     let gradient = Tensor::new(&context, "gradient", &[bag_count, 2]).unwrap();
     let kernel = CrossEntropy::new(&context, entropy).unwrap();
@@ -192,29 +154,36 @@ fn a_bit_pattern_in_a_bag_is_learned() {
         };
         recording.append(Optimizer::new(&context, config).unwrap().prepare(&args).unwrap());
     }
-    let accuracy = || {
+    let mut steps = 0;
+    let mut run = |rate: f32| {
+        steps += 1;
+        context.write(&step, 0, StepValues::new(steps, rate, method.betas()).bytes());
+        context.run_blocking(&recording).unwrap();
+    };
+    let right = |class: &[u32]| {
         let logits = logits.tensor().read(&context).unwrap();
-        let right = logits.chunks(2).zip(&class).filter(|(z, c)| u32::from(z[1] > z[0]) == **c).count();
+        let right = logits.chunks(2).zip(class).filter(|(z, c)| u32::from(z[1] > z[0]) == **c).count();
         right as f64 / f64::from(bag_count)
     };
     let started = std::time::Instant::now();
-    let mut steps = 0;
-    while steps < 1200 {
-        for _ in 0..50 {
-            steps += 1;
-            context.write(&step, 0, StepValues::new(steps, 0.01, method.betas()).bytes());
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            recording.encode(&mut encoder);
-            context.queue().submit([encoder.finish()]);
-            context.wait_blocking().unwrap();
-        }
-        if accuracy() > 0.995 {
-            break;
-        }
+    let mut show = |bags: (Vec<f32>, Vec<u32>), rate: f32| {
+        x.write(&context, &bags.0).unwrap();
+        context.write(&target, 0, bytemuck::cast_slice(&bags.1));
+        run(rate);
+        right(&bags.1)
+    };
+    // New bags in each step: of 512 that are seen again and again all are right after 150 steps, but of others
+    // 83 % alone.
+    for step in 0..300u16 {
+        // Falls to a twentieth: the last steps settle.
+        let rate = 0.01 - 0.0095 * f32::from(step) / 300.0;
+        show(bags(bag_count, &mut random), rate);
     }
-    let loss = loss.read(&context).unwrap()[0];
-    println!("{} % after {steps} steps, loss {loss}, {:?}", 100.0 * accuracy(), started.elapsed());
-    assert!(accuracy() >= 0.97, "{} % after {steps} steps, loss {loss}", 100.0 * accuracy());
+    // Bags never seen; a rate of 0 leaves the parameters alone.
+    let mut random = Random::new(1_000_003);
+    let held_out: f64 = (0..4).map(|_| show(bags(bag_count, &mut random), 0.0) / 4.0).sum();
+    println!("{:.2} % of {} other bags, {:?}", 100.0 * held_out, 4 * bag_count, started.elapsed());
+    assert!(held_out >= 0.99, "{held_out} of other bags");
 }
 
 #[test]

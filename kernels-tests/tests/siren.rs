@@ -4,10 +4,10 @@
 use std::ops::ControlFlow;
 
 use kernels_tests::harness::adapter;
-use patchfield::Context;
 use patchfield::dispatch::preference;
-use patchfield::models::{Picture, Region, SirenField, SirenFieldConfig, SirenFit};
+use patchfield::models::{FitConfig, Picture, Region, SirenField, SirenFieldConfig};
 use patchfield::train::Schedule;
+use patchfield::{Context, Error};
 
 fn context() -> Option<Context> {
     let mut all = adapter::all();
@@ -32,13 +32,15 @@ fn picture(turn: f32) -> Picture {
     Picture::new(width, height, 3, data).unwrap()
 }
 
-const FIT: SirenFit = SirenFit {
+const FIT: FitConfig = FitConfig {
     steps: 200,
     batch: 32 * 24,
     learning_rate: 2e-3,
     schedule: Schedule::Cosine { steps: 200, floor: 0.05 },
     seed: 3,
     report_every: 20,
+    checkpoint: None,
+    resume: false,
 };
 
 fn values(field: &SirenField, context: &Context) -> Vec<Vec<u32>> {
@@ -75,6 +77,35 @@ fn it_learns_a_picture_and_repeats_bit_by_bit() {
 }
 
 #[test]
+fn a_fit_that_is_stopped_goes_on_with_the_same_bits() {
+    let Some(context) = context() else { return };
+    let config = SirenFieldConfig { instances: 2, width: 16, layers: 2, ..Default::default() };
+    let pictures = [picture(0.0), picture(1.0)];
+    // Fewer pixels than the pictures have: their order goes on too.
+    let fit = FitConfig { steps: 30, batch: 100, report_every: 10, ..FIT };
+    let mut whole = SirenField::new(&context, config, 5).unwrap();
+    whole.fit(&pictures, &fit, &mut |_| ControlFlow::Continue(())).unwrap();
+
+    let path = std::env::temp_dir().join(format!("patchfield-{}-siren-fit.safetensors", std::process::id()));
+    let fit = FitConfig { checkpoint: Some((path.clone(), 1000)), ..fit };
+    let mut stopped = SirenField::new(&context, config, 5).unwrap();
+    let error = stopped.fit(&pictures, &fit, &mut |_| ControlFlow::Break(())).unwrap_err();
+    assert!(matches!(error, Error::Cancelled { step: 10 }), "{error:?}");
+    assert!(values(&stopped, &context) != values(&whole, &context));
+    // From the file alone: other initial values.
+    let mut resumed = SirenField::new(&context, config, 6).unwrap();
+    let fit = FitConfig { resume: true, ..fit };
+    resumed.fit(&pictures, &fit, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(values(&resumed, &context) == values(&whole, &context), "a resumed fit differs");
+
+    // Another seed would choose other pixels.
+    let error = resumed.fit(&pictures, &FitConfig { seed: 4, ..fit }, &mut |_| ControlFlow::Continue(()));
+    assert!(error.unwrap_err().to_string().contains("seed 3, not 4"));
+    assert!(values(&SirenField::load(&context, &path).unwrap(), &context) == values(&whole, &context));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn networks_side_by_side_are_what_they_are_alone() {
     let Some(context) = context() else { return };
     let config = SirenFieldConfig { width: 16, layers: 2, frequency: 20.0, ..Default::default() };
@@ -83,7 +114,7 @@ fn networks_side_by_side_are_what_they_are_alone() {
     let mut together = SirenField::new(&context, many, 7).unwrap();
     let start: Vec<Vec<f32>> =
         together.parameters().unwrap().iter().map(|(_, t)| t.read(&context).unwrap()).collect();
-    let fit = SirenFit { steps: 10, ..FIT };
+    let fit = FitConfig { steps: 10, ..FIT };
     together.fit(&pictures, &fit, &mut |_| ControlFlow::Continue(())).unwrap();
     let end: Vec<Vec<f32>> =
         together.parameters().unwrap().iter().map(|(_, t)| t.read(&context).unwrap()).collect();
@@ -121,15 +152,15 @@ fn bad_input_is_refused_by_name() {
         assert!(error.contains(what), "{error}");
     }
     let mut field = SirenField::new(&context, config, 0).unwrap();
-    let mut refused = |pictures: &[Picture], fit: SirenFit, what: &str| {
+    let mut refused = |pictures: &[Picture], fit: FitConfig, what: &str| {
         let error = field.fit(pictures, &fit, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     };
     refused(&[], FIT, "`pictures`");
     refused(&[picture(0.0), picture(1.0)], FIT, "`pictures`");
     refused(&[Picture::new(1, 1, 1, vec![0.5]).unwrap()], FIT, "`pictures`");
-    refused(&[picture(0.0)], SirenFit { batch: 0, ..FIT }, "`batch`");
-    refused(&[picture(0.0)], SirenFit { learning_rate: f64::INFINITY, ..FIT }, "`learning_rate`");
+    refused(&[picture(0.0)], FitConfig { batch: 0, ..FIT }, "`batch`");
+    refused(&[picture(0.0)], FitConfig { learning_rate: f64::INFINITY, ..FIT }, "`learning_rate`");
     let mut broken = picture(0.0);
     broken.data[5] = f32::NAN;
     let error = field.fit(&[broken], &FIT, &mut |_| ControlFlow::Continue(())).unwrap_err();

@@ -47,13 +47,13 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         let s = add_bias(product.x + product.y + product.z + product.w, p.batch, p.head, i, j, query_place, grid_place(j));
         if s == HIDDEN { continue; }
         if !KNOWN && s > m {
-            let shrink = weight(m, s);
+            let shrink = exponential(m - s);
             l *= shrink;
             for (var c = 0u; c < DV4; c++) { sums[c] *= shrink; }
             m = s;
         }
         var e = f32();
-        if KNOWN { e = known_weight(s, m); } else { e = weight(s, m); }
+        if KNOWN { e = probability(s - m); } else { e = exponential(s - m); }
         l += e;
         if VALUES {
             for (var c = 0u; c < DV4; c++) { sums[c] = fma(vec4<f32>(e), get_other_values(v_at + j * params.other_values_row, c), sums[c]); }
@@ -111,7 +111,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
             if WRITE_DS { extra[ds_at + j] = 0.0; }
             continue;
         }
-        let e = known_weight(s, terms.x);
+        let e = probability(s - terms.x);
         product = vec4<f32>();
         for (var c = 0u; c < DV4; c++) { product = fma(values[c], get_other_values(v_at + j * params.other_values_row, c), product); }
         let dp = product.x + product.y + product.z + product.w;
@@ -170,7 +170,7 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
             if s == HIDDEN { continue; }
             let terms = row_terms(p.batch, head, i);
             let factor = row_weight(p.batch, head, i);
-            let e = known_weight(s, terms.x);
+            let e = probability(s - terms.x);
             product = vec4<f32>();
             for (var c = 0u; c < DV4; c++) {
                 let values = get_other_values(x_at + i * params.other_values_row, c);

@@ -213,18 +213,6 @@ fn add_dot_8(c: u32, unused: u32) { add_dot_4(c, unused); add_dot_4(c + 4u, unus
 fn add_dot_16(c: u32, unused: u32) { add_dot_8(c, unused); add_dot_8(c + 8u, unused); }
 fn add_dot(unused: u32) { add_dot_16(0u, unused); add_dot_16(16u, unused); }
 
-// NaN stays NaN, which not every exp2 keeps.
-fn weights(s: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
-    let d = s - m;
-    return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
-fn known_weights(s: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
-    let d = s - m;
-    let e = exp2(select(d, vec4<f32>(), d > vec4<f32>()));
-    return select(e, d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
 // Four rows with their places on the grid of the table.
 struct Rows { row: vec4<u32>, down: vec4<u32>, right: vec4<u32> }
 
@@ -303,12 +291,12 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         var shrink = vec4<f32>(1.0);
         var w = mat4x4<f32>();
         if KNOWN {
-            w = mat4x4<f32>(known_weights(s[0], m), known_weights(s[1], m), known_weights(s[2], m), known_weights(s[3], m));
+            w = mat4x4<f32>(probabilities(s[0] - m), probabilities(s[1] - m), probabilities(s[2] - m), probabilities(s[3] - m));
         } else {
             let highest = max(max(m, max(s[0], s[1])), max(s[2], s[3]));
             shrink = exp2(m - highest);
             m = highest;
-            w = mat4x4<f32>(weights(s[0], m), weights(s[1], m), weights(s[2], m), weights(s[3], m));
+            w = mat4x4<f32>(exponentials(s[0] - m), exponentials(s[1] - m), exponentials(s[2] - m), exponentials(s[3] - m));
         }
         l = fma(l, shrink, (w[0] + w[1]) + (w[2] + w[3]));
         if VALUES { add_rows(true, shrink, w, s); }
@@ -386,7 +374,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
                             scores(scale * t[1], p.batch, p.head, queries, row_of(j + 1u), is_there.y),
                             scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.z),
                             scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.w));
-        let w = mat4x4<f32>(known_weights(s[0], l), known_weights(s[1], l), known_weights(s[2], l), known_weights(s[3], l));
+        let w = mat4x4<f32>(probabilities(s[0] - l), probabilities(s[1] - l), probabilities(s[2] - l), probabilities(s[3] - l));
         let dp = products(true);
         let ds = mat4x4<f32>(score_gradients(s[0], w[0], dp[0], factor, d), score_gradients(s[1], w[1], dp[1], factor, d),
                              score_gradients(s[2], w[2], dp[2], factor, d), score_gradients(s[3], w[3], dp[3], factor, d));
@@ -460,10 +448,10 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                                 scores(scale * t[1], p.batch, head, row_of(i + 1u), keys, is_there.y),
                                 scores(scale * t[2], p.batch, head, row_of(i + 2u), keys, is_there.z),
                                 scores(scale * t[3], p.batch, head, row_of(i + 3u), keys, is_there.w));
-            let w = mat4x4<f32>(known_weights(s[0], vec4<f32>(subgroupShuffle(term, 0u))),
-                                known_weights(s[1], vec4<f32>(subgroupShuffle(term, 2u))),
-                                known_weights(s[2], vec4<f32>(subgroupShuffle(term, 4u))),
-                                known_weights(s[3], vec4<f32>(subgroupShuffle(term, 6u))));
+            let w = mat4x4<f32>(probabilities(s[0] - subgroupShuffle(term, 0u)),
+                                probabilities(s[1] - subgroupShuffle(term, 2u)),
+                                probabilities(s[2] - subgroupShuffle(term, 4u)),
+                                probabilities(s[3] - subgroupShuffle(term, 6u)));
             if VALUES {
                 add_rows(true, vec4<f32>(1.0),
                          mat4x4<f32>(factor.x * w[0], factor.y * w[1], factor.z * w[2], factor.w * w[3]), s);

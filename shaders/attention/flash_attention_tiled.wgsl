@@ -14,17 +14,7 @@
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;      // [slices, batch, heads, queries]
 @group(0) @binding(8) var<storage, read_write> extra: array<f32>;
 
-const STEP: u32 = 16u;
-const ROWS4: u32 = ROWS / 4u;
-const COLUMNS4: u32 = COLUMNS / 4u;
-const TILE_ROWS: u32 = 8u * ROWS;
-const TILE_COLUMNS: u32 = 8u * COLUMNS;
-const TILE_ROWS4: u32 = TILE_ROWS / 4u;
-const TILE_COLUMNS4: u32 = TILE_COLUMNS / 4u;
-const STAGE_OWN: u32 = STEP * TILE_ROWS4;
-const STAGE: u32 = STAGE_OWN + STEP * TILE_COLUMNS4;
 const TILE: u32 = TILE_ROWS4 * TILE_COLUMNS;
-const PRODUCTS: u32 = ROWS * COLUMNS4;
 // Blocks of a sum that an invocation has, every eighth.
 const BLOCKS: u32 = (D4 + 7u) / 8u;
 const VALUE_BLOCKS: u32 = (DV4 + 7u) / 8u;
@@ -36,65 +26,21 @@ const VALUE_SPAN: u32 = min(TILE_COLUMNS, STAGE / (8u * VALUE_BLOCKS));
 const FLOOR: f32 = -2.0e38;
 const CAREFUL: bool = WINDOW || BIAS == 1u;
 
-var<workgroup> stage: array<vec4<f32>, STAGE>;    // [STEP, own rows], [STEP, other rows]; or other rows
 var<workgroup> tile: array<vec4<f32>, TILE>;      // weights: [other rows, own rows]
 var<workgroup> hidden_tile: atomic<u32>;          // one more than the last tile with hidden pairs
 
-var<private> products: array<vec4<f32>, PRODUCTS>;        // [ROWS, COLUMNS]
 var<private> value_products: array<vec4<f32>, PRODUCTS>;
 var<private> sums: array<vec4<f32>, SUM>;                 // [ROWS, BLOCKS]
 var<private> value_sums: array<vec4<f32>, VALUE_SUM>;
-
-// Rows four `quad` of this invocation, and columns four `quad`, within the tile.
-fn first_row(local: u32, quad: u32) -> u32 {
-    return 4u * (8u * quad + local / 8u);
-}
-
-fn first_column(local: u32, quad: u32) -> u32 {
-    return 4u * (8u * quad + local % 8u);
-}
-
-fn own_block(at: u32, row: u32, block: u32) -> vec4<f32> {
-    if row >= params.row_end { return vec4<f32>(); }
-    return get_own(at + row * params.own_row, block);
-}
 
 fn own_values_block(at: u32, row: u32, block: u32) -> vec4<f32> {
     if row >= params.row_end { return vec4<f32>(); }
     return get_own_values(at + row * params.own_values_row, block);
 }
 
-// Whether another row, before `end`, is there; keys may be masked.
-fn is_there(batch: u32, row: u32, end: u32) -> bool {
-    return row < end && (TRANSPOSED || !is_masked(batch, row));
-}
-
-fn other_block(at: u32, batch: u32, row: u32, end: u32, block: u32) -> vec4<f32> {
-    if !is_there(batch, row, end) { return vec4<f32>(); }
-    return get_other(at + row * params.other_row, block);
-}
-
 fn other_values_block(at: u32, batch: u32, row: u32, end: u32, block: u32) -> vec4<f32> {
     if !is_there(batch, row, end) { return vec4<f32>(); }
     return get_other_values(at + row * params.other_values_row, block);
-}
-
-// Four columns of four rows.
-fn put_stage(first: u32, width: u32, t: mat4x4<f32>) {
-    stage[first] = t[0];
-    stage[first + width] = t[1];
-    stage[first + 2u * width] = t[2];
-    stage[first + 3u * width] = t[3];
-}
-
-fn stage_own(at: u32, row: u32, block: u32, local: u32) {
-    for (var i = local; i < TILE_ROWS; i += 64u) {
-        let r = row + i / 4u * 4u;
-        let c = block + i % 4u;
-        put_stage(i % 4u * 4u * TILE_ROWS4 + i / 4u, TILE_ROWS4,
-                  transpose(mat4x4<f32>(own_block(at, r, c), own_block(at, r + 1u, c),
-                                        own_block(at, r + 2u, c), own_block(at, r + 3u, c))));
-    }
 }
 
 fn stage_own_values(at: u32, row: u32, block: u32, local: u32) {
@@ -104,16 +50,6 @@ fn stage_own_values(at: u32, row: u32, block: u32, local: u32) {
         put_stage(i % 4u * 4u * TILE_ROWS4 + i / 4u, TILE_ROWS4,
                   transpose(mat4x4<f32>(own_values_block(at, r, c), own_values_block(at, r + 1u, c),
                                         own_values_block(at, r + 2u, c), own_values_block(at, r + 3u, c))));
-    }
-}
-
-fn stage_other(at: u32, batch: u32, row: u32, end: u32, block: u32, local: u32) {
-    for (var i = local; i < TILE_COLUMNS; i += 64u) {
-        let r = row + i / 4u * 4u;
-        let c = block + i % 4u;
-        put_stage(STAGE_OWN + i % 4u * 4u * TILE_COLUMNS4 + i / 4u, TILE_COLUMNS4,
-                  transpose(mat4x4<f32>(other_block(at, batch, r, end, c), other_block(at, batch, r + 1u, end, c),
-                                        other_block(at, batch, r + 2u, end, c), other_block(at, batch, r + 3u, end, c))));
     }
 }
 
@@ -129,47 +65,7 @@ fn stage_other_values(at: u32, batch: u32, row: u32, end: u32, block: u32, local
     }
 }
 
-// Adds the products of what is staged.
-fn add_products(local: u32) {
-    for (var k = 0u; k < STEP; k++) {
-        for (var r4 = 0u; r4 < ROWS4; r4++) {
-            let a = stage[k * TILE_ROWS4 + 8u * r4 + local / 8u];
-            for (var c4 = 0u; c4 < COLUMNS4; c4++) {
-                let b = stage[STAGE_OWN + k * TILE_COLUMNS4 + 8u * c4 + local % 8u];
-                let s = r4 * 4u * COLUMNS4 + c4;
-                products[s] = fma(a.xxxx, b, products[s]);
-                products[s + COLUMNS4] = fma(a.yyyy, b, products[s + COLUMNS4]);
-                products[s + 2u * COLUMNS4] = fma(a.zzzz, b, products[s + 2u * COLUMNS4]);
-                products[s + 3u * COLUMNS4] = fma(a.wwww, b, products[s + 3u * COLUMNS4]);
-            }
-        }
-    }
-}
-
-// Where the tensors of a head begin.
-struct Base { own: u32, other: u32, own_values: u32, other_values: u32, batch: u32, head: u32, scale: f32 }
-
-fn base_of(batch: u32, own_head: u32, other_head: u32, query_head: u32) -> Base {
-    return Base(params.own_first + batch * params.own_batch + own_head * params.own_head,
-                params.other_first + batch * params.other_batch + other_head * params.other_head,
-                params.own_values_first + batch * params.own_values_batch + own_head * params.own_values_head,
-                params.other_values_first + batch * params.other_values_batch + other_head * params.other_values_head,
-                batch, query_head, score_scale(query_head));
-}
-
-// The products of own rows from `row` and other rows from `column`, before `end`.
-fn compute_products(b: Base, row: u32, column: u32, end: u32, local: u32) {
-    for (var i = 0u; i < PRODUCTS; i++) { products[i] = vec4<f32>(); }
-    for (var block = 0u; block < D4; block += STEP / 4u) {
-        workgroupBarrier();
-        stage_own(b.own, row, block, local);
-        stage_other(b.other, b.batch, column, end, block, local);
-        workgroupBarrier();
-        add_products(local);
-    }
-}
-
-// The same of the values, kept aside.
+// The products of the values, kept aside.
 fn compute_value_products(b: Base, row: u32, column: u32, end: u32, local: u32) {
     for (var i = 0u; i < PRODUCTS; i++) { products[i] = vec4<f32>(); }
     for (var block = 0u; block < DV4; block += STEP / 4u) {
@@ -182,49 +78,10 @@ fn compute_value_products(b: Base, row: u32, column: u32, end: u32, local: u32) 
     for (var i = 0u; i < PRODUCTS; i++) { value_products[i] = products[i]; }
 }
 
-// From product to score, of one pair.
-fn score(b: Base, product: f32, row: u32, row_place: vec2<u32>, column: u32, column_place: vec2<u32>, end: u32) -> f32 {
-    if row >= params.row_end || !is_there(b.batch, column, end) { return HIDDEN; }
-    if TRANSPOSED {
-        if !sees(column, row) { return HIDDEN; }
-        return add_bias(b.scale * product, b.batch, b.head, column, row, column_place, row_place);
-    }
-    if !sees(row, column) { return HIDDEN; }
-    return add_bias(b.scale * product, b.batch, b.head, row, column, row_place, column_place);
-}
-
 // All of this invocation's products become scores. `number` is that of the tile.
 fn compute_scores(b: Base, row: u32, column: u32, end: u32, number: u32, local: u32) {
-    var is_hidden = false;
-    for (var c4 = 0u; c4 < COLUMNS4; c4++) {
-        let c = column + first_column(local, c4);
-        let place0 = grid_place(c);
-        let place1 = grid_place(c + 1u);
-        let place2 = grid_place(c + 2u);
-        let place3 = grid_place(c + 3u);
-        for (var r = 0u; r < ROWS; r++) {
-            let i = row + first_row(local, r / 4u) + r % 4u;
-            let place = grid_place(i);
-            let p = products[r * COLUMNS4 + c4];
-            let s = vec4<f32>(score(b, p.x, i, place, c, place0, end), score(b, p.y, i, place, c + 1u, place1, end),
-                              score(b, p.z, i, place, c + 2u, place2, end), score(b, p.w, i, place, c + 3u, place3, end));
-            products[r * COLUMNS4 + c4] = s;
-            is_hidden = is_hidden || any(s == vec4<f32>(HIDDEN));
-        }
-    }
+    let is_hidden = to_scores(b, row, column, end, local);
     if CAREFUL && is_hidden { atomicMax(&hidden_tile, number + 1u); }
-}
-
-// NaN stays NaN, which not every exp2 keeps.
-fn weights(s: vec4<f32>, m: f32) -> vec4<f32> {
-    let d = s - vec4<f32>(m);
-    return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
-fn known_weights(s: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
-    let d = s - m;
-    let e = exp2(select(d, vec4<f32>(), d > vec4<f32>()));
-    return select(e, d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
 }
 
 // Four rows of weights of four columns, to where all can read them.
@@ -377,10 +234,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
                 let s = mat4x4<f32>(products[at], products[at + COLUMNS4], products[at + 2u * COLUMNS4], products[at + 3u * COLUMNS4]);
                 var w = mat4x4<f32>();
                 if KNOWN {
-                    w = mat4x4<f32>(known_weights(s[0], m[r4].xxxx), known_weights(s[1], m[r4].yyyy),
-                                    known_weights(s[2], m[r4].zzzz), known_weights(s[3], m[r4].wwww));
+                    w = mat4x4<f32>(probabilities(s[0] - m[r4].xxxx), probabilities(s[1] - m[r4].yyyy),
+                                    probabilities(s[2] - m[r4].zzzz), probabilities(s[3] - m[r4].wwww));
                 } else {
-                    w = mat4x4<f32>(weights(s[0], m[r4].x), weights(s[1], m[r4].y), weights(s[2], m[r4].z), weights(s[3], m[r4].w));
+                    w = mat4x4<f32>(exponentials(s[0] - m[r4].x), exponentials(s[1] - m[r4].y), exponentials(s[2] - m[r4].z), exponentials(s[3] - m[r4].w));
                     let t = transpose(w);
                     l[r4] += (t[0] + t[1]) + (t[2] + t[3]);
                 }
@@ -447,7 +304,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
             for (var c4 = 0u; c4 < COLUMNS4; c4++) {
                 let s = products[r * COLUMNS4 + c4];
                 let dp = value_products[r * COLUMNS4 + c4];
-                let w = known_weights(s, vec4<f32>(terms.x));
+                let w = probabilities(s - terms.x);
                 let ds = score_gradients(s, w, dp, vec4<f32>(factor), vec4<f32>(terms.y));
                 let gate_terms = select(w * dp, vec4<f32>(), s == vec4<f32>(HIDDEN));
                 gate_sums[r] += (gate_terms.x + gate_terms.y) + (gate_terms.z + gate_terms.w);
@@ -530,8 +387,8 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                 for (var r4 = 0u; r4 < ROWS4; r4++) {
                     let at = r4 * 4u * COLUMNS4 + c4;
                     let s = mat4x4<f32>(products[at], products[at + COLUMNS4], products[at + 2u * COLUMNS4], products[at + 3u * COLUMNS4]);
-                    let w = mat4x4<f32>(known_weights(s[0], t[0]), known_weights(s[1], t[0]),
-                                        known_weights(s[2], t[0]), known_weights(s[3], t[0]));
+                    let w = mat4x4<f32>(probabilities(s[0] - t[0]), probabilities(s[1] - t[0]),
+                                        probabilities(s[2] - t[0]), probabilities(s[3] - t[0]));
                     if VALUES {
                         put_tile(local, r4, c4, mat4x4<f32>(mark(factor * w[0], s[0]), mark(factor * w[1], s[1]),
                                                             mark(factor * w[2], s[2]), mark(factor * w[3], s[3])));

@@ -96,7 +96,7 @@ fn merge(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<
     for (var slice = 0u; slice < params.slices; slice++) {
         let l = lse_in[slice * rows + row];
         // A slice in which the row sees nothing adds nothing.
-        let e = select(weight(LOG2_E * l, LOG2_E * m), 0.0, l == SENTINEL);
+        let e = select(exponential(LOG2_E * l - LOG2_E * m), 0.0, l == SENTINEL);
         total += e;
         if VALUES { sum = fma(vec4<f32>(e), get_other_values((slice * rows + row) * DV, r.block), sum); }
     }

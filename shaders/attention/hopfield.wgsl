@@ -15,8 +15,8 @@
 // scale_sum: dbeta_h = sum over the instances / beta_h.
 //
 // begin, update, route: one invocation an item (one element, or four). change, scale_gradient: one
-// workgroup an instance. decide, scale_sum: one invocation a head.
-// Workgroup memory: 256 bytes (change, scale_gradient).
+// workgroup an instance, a larger one for long instances. decide, scale_sum: one invocation a head.
+// Workgroup memory: 4 WORKGROUP bytes (change, scale_gradient).
 
 struct Params {
     first_group: u32,
@@ -110,25 +110,25 @@ fn route(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<
     }
 }
 
-var<workgroup> shared_value: array<f32, 64>;
+var<workgroup> shared_value: array<f32, WORKGROUP>;
 
 // Valid in invocation 0. All invocations must call it.
 fn shared_sum(value: f32, local: u32) -> f32 {
     shared_value[local] = value;
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if local < half { shared_value[local] += shared_value[local + half]; }
     }
     return shared_value[0];
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn change(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups { return; }
     var sums = Floats();
-    for (var k = local; k < params.length; k += 64u) {
+    for (var k = local; k < params.length; k += WORKGROUP) {
         let d = now[group * params.length + k] - before[group * params.length + k];
         sums += d * d;
     }
@@ -157,13 +157,13 @@ fn decide(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn scale_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
                   @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups { return; }
     var sums = Floats();
-    for (var k = local; k < params.length; k += 64u) {
+    for (var k = local; k < params.length; k += WORKGROUP) {
         sums += q[group * params.length + k] * dq[group * params.length + k];
     }
     let sum = shared_sum(lanes_sum(sums), local);

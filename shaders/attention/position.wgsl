@@ -8,14 +8,15 @@
 //             dx[b, t - prefix] = dy[b, t]
 //
 // forward: an invocation one item of y. backward: an invocation owns an item of the table and walks the
-// batch: no atomics. An item is one element, or four where the width is a multiple of 4.
+// images of a launch: no atomics. An item is one element, or four where the width is a multiple of 4.
 // Workgroup memory: 0 bytes.
 
 struct Params {
     first_group: u32,
     groups: u32,
     items: u32,       // of the launch
-    batch: u32,
+    end: u32,         // backward: where the launch's images end
+    first: u32,       // and where they begin
     image: u32,       // items of one image's y, and of the table
     prefix: u32,      // items of the tokens before
 }
@@ -55,7 +56,8 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
         return;
     }
     var sum = Floats();
-    for (var b = 0u; b < params.batch; b++) {
+    if params.first > 0u { sum = dtable[at]; }
+    for (var b = params.first; b < params.end; b++) {
         let i = b * params.image + at;
         let g = dy[i];
         sum += g;

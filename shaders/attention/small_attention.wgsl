@@ -77,7 +77,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var b = 0u; b < params.blocks; b++) {
         let t = four_keys(instance, b);
         let s = scores(products_q_k(own.row, head, t), head, b, i, own.region, regions(t), false);
-        let p = select(vec4<f32>(), weight(s - maximum), exist(t));
+        let p = select(vec4<f32>(), exponentials(s - maximum), exist(t));
         sum += total(p);
         for (var c = 0u; c < D4; c++) {
             out[c] += p.x * get_v(t.x.row, head, c) + p.y * get_v(t.y.row, head, c)
@@ -85,7 +85,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         }
     }
     for (var c = 0u; c < D4; c++) { put_o(own.row, head, c, normaliser(sum) * out[c]); }
-    lse[own.row * params.heads + head] = log_sum_exp(sum, maximum);
+    lse[own.row * params.heads + head] = log_sum(maximum, sum);
 }
 
 @compute @workgroup_size(64)
@@ -120,7 +120,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
         for (var b = 0u; b < params.blocks; b++) {
             let t = four_keys(instance, b);
             let s = scores(products_q_k(own.row, head, t), head, b, i, own.region, regions(t), false);
-            let p = select(vec4<f32>(), weight(s - row.x), exist(t));
+            let p = select(vec4<f32>(), exponentials(s - row.x), exist(t));
             let ds = p * (products_dout_v(own.row, head, t) - row.y);
             if BIAS {
                 let at = bias_sum(slice, head, b, i);
@@ -158,7 +158,7 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
             let rows = mat4x2<f32>(row_sum(t.x.row, head), row_sum(t.y.row, head),
                                    row_sum(t.z.row, head), row_sum(t.w.row, head));
             let s = scores(products_k_q(own.row, head, t), head, b, j, own.region, regions(t), true);
-            let p = select(vec4<f32>(), weight(s - transpose(rows)[0]), vec4<bool>(own.row != NONE));
+            let p = select(vec4<f32>(), exponentials(s - transpose(rows)[0]), vec4<bool>(own.row != NONE));
             let ds = p * (products_v_dout(own.row, head, t) - transpose(rows)[1]);
             for (var c = 0u; c < D4; c++) {
                 sum_k[c] += ds.x * get_q(t.x.row, head, c) + ds.y * get_q(t.y.row, head, c)

@@ -197,10 +197,10 @@ fn maxima(s: Quad, attended: vec4<bool>) -> vec4<f32> {
                      largest(select(lowest, s.c, attended)), largest(select(lowest, s.d, attended)));
 }
 
-fn exponentials(s: Quad, m: vec4<f32>, attended: vec4<bool>) -> Quad {
+fn attended_weights(s: Quad, m: vec4<f32>, attended: vec4<bool>) -> Quad {
     let none = vec4<f32>();
-    return Quad(select(none, weight(s.a - m.x), attended), select(none, weight(s.b - m.y), attended),
-                select(none, weight(s.c - m.z), attended), select(none, weight(s.d - m.w), attended));
+    return Quad(select(none, exponentials(s.a - m.x), attended), select(none, exponentials(s.b - m.y), attended),
+                select(none, exponentials(s.c - m.z), attended), select(none, exponentials(s.d - m.w), attended));
 }
 
 fn totals(p: Quad) -> vec4<f32> {
@@ -226,7 +226,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         let new_m = max(m, maxima(s, attended));
         let f = exp2(m - new_m);
         m = new_m;
-        let p = exponentials(s, m, attended);
+        let p = attended_weights(s, m, attended);
         sum = fma(f, sum, totals(p));
         o = mix(scale_rows(o, f), load_part(V, t, head, lane), p);
     }
@@ -238,7 +238,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
 }
 
 fn put_lse(row: u32, head: u32, sum: f32, m: f32) {
-    if row != NONE { lse[row * params.heads + head] = log_sum_exp(sum, m); }
+    if row != NONE { lse[row * params.heads + head] = log_sum(m, sum); }
 }
 
 fn put_output(x: Quad, own: Own, head: u32, c: u32) {
@@ -283,7 +283,7 @@ fn queries_block(dq: Rows, q: Rows, dout: Rows, rows: mat4x2<f32>, own: Own, t: 
     let k = load_part(K, t, head, lane);
     let s = all_scores(products(q, k), own, t, head, b, false);
     let dp = products(dout, load_part(V, t, head, lane));
-    let p = exponentials(s, vec4<f32>(rows[0].x, rows[1].x, rows[2].x, rows[3].x), exist(t));
+    let p = attended_weights(s, vec4<f32>(rows[0].x, rows[1].x, rows[2].x, rows[3].x), exist(t));
     let ds = Quad(p.a * (dp.a - rows[0].y), p.b * (dp.b - rows[1].y), p.c * (dp.c - rows[2].y), p.d * (dp.d - rows[3].y));
     if BIAS {
         add_sum(place, head, b, own.i.x, ds.a);
@@ -354,8 +354,8 @@ fn keys_block(sum: Pair, k: Rows, v: Rows, l: vec4<f32>, d: vec4<f32>, own: Own,
     let dout = load_part(DOUT, t, head, lane);
     let s = all_scores(products(k, q), own, t, head, b, true);
     let none = vec4<f32>();
-    let p = Quad(select(none, weight(s.a - l), vec4<bool>(own.row.x != NONE)), select(none, weight(s.b - l), vec4<bool>(own.row.y != NONE)),
-                 select(none, weight(s.c - l), vec4<bool>(own.row.z != NONE)), select(none, weight(s.d - l), vec4<bool>(own.row.w != NONE)));
+    let p = Quad(select(none, exponentials(s.a - l), vec4<bool>(own.row.x != NONE)), select(none, exponentials(s.b - l), vec4<bool>(own.row.y != NONE)),
+                 select(none, exponentials(s.c - l), vec4<bool>(own.row.z != NONE)), select(none, exponentials(s.d - l), vec4<bool>(own.row.w != NONE)));
     let dp = products(v, dout);
     let ds = Quad(p.a * (dp.a - d), p.b * (dp.b - d), p.c * (dp.c - d), p.d * (dp.d - d));
     return Pair(mix(sum.k, q, ds), mix(sum.v, dout, p));

@@ -149,8 +149,8 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var b = 0u; b < BLOCKS; b++) { m = max(m, part[bi * BLOCKS + b]); }
     workgroupBarrier();
     let none = vec4<f32>();
-    let p = mat4x4<f32>(select(none, weight(s[0] - m.x), attended), select(none, weight(s[1] - m.y), attended),
-                        select(none, weight(s[2] - m.z), attended), select(none, weight(s[3] - m.w), attended));
+    let p = mat4x4<f32>(select(none, exponentials(s[0] - m.x), attended), select(none, exponentials(s[1] - m.y), attended),
+                        select(none, exponentials(s[2] - m.z), attended), select(none, exponentials(s[3] - m.w), attended));
     put_tile(p, local);
     if local < PARTS {
         part[local] = vec4<f32>(total(p[0]), total(p[1]), total(p[2]), total(p[3]));
@@ -173,7 +173,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
 
 fn put_row(row: u32, head: u32, c: u32, x: vec4<f32>, sum: f32, maximum: f32) {
     put_o(row, head, c, normaliser(sum) * x);
-    if c == 0u && row != NONE { lse[row * params.heads + head] = log_sum_exp(sum, maximum); }
+    if c == 0u && row != NONE { lse[row * params.heads + head] = log_sum(maximum, sum); }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -198,10 +198,10 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
         let r1 = row_sum(own[bi + ROWS4].row, head);
         let r2 = row_sum(own[bi + 2u * ROWS4].row, head);
         let r3 = row_sum(own[bi + 3u * ROWS4].row, head);
-        let ds = mat4x4<f32>(select(none, weight(s[0] - r0.x), attended) * (dp[0] - r0.y),
-                             select(none, weight(s[1] - r1.x), attended) * (dp[1] - r1.y),
-                             select(none, weight(s[2] - r2.x), attended) * (dp[2] - r2.y),
-                             select(none, weight(s[3] - r3.x), attended) * (dp[3] - r3.y));
+        let ds = mat4x4<f32>(select(none, exponentials(s[0] - r0.x), attended) * (dp[0] - r0.y),
+                             select(none, exponentials(s[1] - r1.x), attended) * (dp[1] - r1.y),
+                             select(none, exponentials(s[2] - r2.x), attended) * (dp[2] - r2.y),
+                             select(none, exponentials(s[3] - r3.x), attended) * (dp[3] - r3.y));
         if BIAS { sum += ds; }
         put_tile(ds, local);
         for (var column = 0u; column < D4; column += COLUMNS4) {
@@ -260,10 +260,10 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
         // The columns are L and D of four queries.
         let rows = transpose(mat4x2<f32>(row_sum(t.x.row, head), row_sum(t.y.row, head),
                                          row_sum(t.z.row, head), row_sum(t.w.row, head)));
-        let p = mat4x4<f32>(select(none, weight(s[0] - rows[0]), vec4<bool>(own[bi].row != NONE)),
-                            select(none, weight(s[1] - rows[0]), vec4<bool>(own[bi + ROWS4].row != NONE)),
-                            select(none, weight(s[2] - rows[0]), vec4<bool>(own[bi + 2u * ROWS4].row != NONE)),
-                            select(none, weight(s[3] - rows[0]), vec4<bool>(own[bi + 3u * ROWS4].row != NONE)));
+        let p = mat4x4<f32>(select(none, exponentials(s[0] - rows[0]), vec4<bool>(own[bi].row != NONE)),
+                            select(none, exponentials(s[1] - rows[0]), vec4<bool>(own[bi + ROWS4].row != NONE)),
+                            select(none, exponentials(s[2] - rows[0]), vec4<bool>(own[bi + 2u * ROWS4].row != NONE)),
+                            select(none, exponentials(s[3] - rows[0]), vec4<bool>(own[bi + 3u * ROWS4].row != NONE)));
         put_tile(p, local);
         put_keys(1u, DOUT, 1.0, slice, instance, head, first, local);
         let dp = products(V, DOUT, head, local);

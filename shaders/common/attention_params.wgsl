@@ -37,6 +37,8 @@ struct Params {
     row_first: u32,
     row_end: u32,
     row_heads: u32,
+    column_first: u32,   // other rows of this launch, where not all are wanted
+    column_end: u32,
     slice_length: u32,   // keys (or queries) of a slice
     slices: u32,
     rows_at: u32,        // in the side buffer
@@ -50,12 +52,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> side: array<f32>;
 @group(0) @binding(5) var<storage, read> bias: array<f32>;     // [1 or batch, 1 or heads, queries, keys], or the table
 
-const LOG2_E: f32 = 1.4426950408889634;
-const LN_2: f32 = 0.6931471805599453;
 // The score of a key that is not seen: below all others, and finite.
 const HIDDEN: f32 = -3.0e38;
-// Stands for minus infinity outside.
-const SENTINEL: f32 = -1.0e30;
 
 // The first row of a workgroup, and what it belongs to.
 struct Place { slice: u32, batch: u32, head: u32, row: u32 }
@@ -121,6 +119,10 @@ const NOWHERE: u32 = 0xffffffffu;
 
 fn grid_place(token: u32) -> vec2<u32> {
     if BIAS != 2u { return vec2<u32>(); }
+    return patch_place(token);
+}
+
+fn patch_place(token: u32) -> vec2<u32> {
     let i = token - params.prefix;
     return select(vec2<u32>(i / params.grid_width, i % params.grid_width), vec2<u32>(NOWHERE), token < params.prefix);
 }
@@ -140,26 +142,4 @@ fn add_bias(product: f32, batch: u32, head: u32, query: u32, key: u32,
         b = select(0.0, bias[select(0u, at, is_placed)], is_placed);
     }
     return select(fma(b, LOG2_E, product), HIDDEN, b <= SENTINEL);
-}
-
-// Not every exp2 and log2 keeps NaN, and a comparison with itself may be optimised away.
-fn is_nan(value: f32) -> bool {
-    return (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;
-}
-
-// exp2(s - m), or 0 for a hidden key.
-fn weight(s: f32, m: f32) -> f32 {
-    let d = s - m;
-    return select(select(exp2(d), d, is_nan(d)), 0.0, s == HIDDEN);
-}
-
-// The same where m is known to be the log-sum-exp: at most 1 whatever was rounded.
-fn known_weight(s: f32, m: f32) -> f32 {
-    let d = s - m;
-    return select(select(exp2(select(d, 0.0, d > 0.0)), d, is_nan(d)), 0.0, s == HIDDEN);
-}
-
-// The natural log-sum-exp from the largest score and the sum of exp2(s - m).
-fn log_sum(m: f32, l: f32) -> f32 {
-    return select(select(LN_2 * (m + log2(l)), l, is_nan(l)), SENTINEL, l == 0.0);
 }

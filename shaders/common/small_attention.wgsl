@@ -38,11 +38,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> sums: array<vec4<f32>>;
 
 const NONE: u32 = 0xffffffffu;
-const LN_2: f32 = 0.6931471805599453;
-const LOG2_E: f32 = 1.4426950408889634;
 const LOWEST: f32 = -3.0e38;
-// The log-sum-exp of a row without keys.
-const EMPTY: f32 = -1.0e30;
 
 struct Token {
     row: u32,     // NONE: no such token, or not to be attended
@@ -85,17 +81,6 @@ fn largest(v: vec4<f32>) -> f32 {
 
 fn total(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
-}
-
-// exp2(d). NaN stays NaN, which not every exp2 keeps.
-fn weight(d: vec4<f32>) -> vec4<f32> {
-    return select(exp2(d), d, (bitcast<vec4<u32>>(d) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
-}
-
-// log-sum-exp from the sum of exp2(s - maximum); EMPTY where there is nothing to sum, NaN for NaN.
-fn log_sum_exp(sum: f32, maximum: f32) -> f32 {
-    if (bitcast<u32>(sum) & 0x7fffffffu) > 0x7f800000u { return sum; }
-    return select(LN_2 * (maximum + log2(sum)), EMPTY, sum == 0.0);
 }
 
 // What a sum of p v is multiplied by.

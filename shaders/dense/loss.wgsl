@@ -7,8 +7,12 @@
 //     3 relative           |d| / (|target| + epsilon)      sign d / (|target| + epsilon)
 //     4 relative squared   d^2 / (prediction^2 + epsilon)  2 d / (prediction^2 + epsilon): the
 //                          denominator is held constant in the derivative
-//   cross-entropy over logits [rows, classes]: log(sum_c exp z_c) - z_target, mean over `rows`;
-//     gradient softmax(z)_c - [c = target]. A target that is not below `classes` skips its row.
+//   cross-entropy over logits [rows, classes] against weights t of the classes, mean over `rows`:
+//     sum_c t_c (log(sum_k exp z_k) - z_c), gradient softmax(z)_c sum_k t_k - t_c. The weights are
+//       SOFT   given, as bits of f32, [rows, classes]: u, and smoothed:
+//              t_c = (1 - smoothing) u_c + smoothing / classes sum_k u_k
+//       else   1 of the target class, 0 of all others, u32 [rows], and smoothed if SMOOTH. A target
+//              that is not below `classes` skips its row.
 //
 //   gradient = factor * (the above), factor = scale / count.
 //
@@ -31,13 +35,15 @@ struct Params {
     classes: u32,
     factor: f32,     // of the gradient
     parameter: f32,  // delta or epsilon
+    kept: f32,       // 1 - smoothing
+    spread: f32,     // smoothing / classes
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> prediction: array<Floats>;       // [count]
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [rows, classes]
 @group(0) @binding(2) var<storage, read> target_value: array<Floats>;     // [count]
-@group(0) @binding(2) var<storage, read> target_class: array<u32>;        // [rows]
+@group(0) @binding(2) var<storage, read> target_bits: array<u32>;         // [rows], or [rows, classes] of f32
 @group(0) @binding(3) var<storage, read_write> partial_sum: array<u32>;   // bits of f32
 @group(0) @binding(4) var<storage, read_write> gradient_items: array<Words>;  // [count], bits of f32
 @group(0) @binding(4) var<storage, read_write> gradient: array<u32>;      // [rows, classes], bits of f32
@@ -116,34 +122,84 @@ fn elements_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     partial_sum[group * WORKGROUP + local] = item_sum(sum, worst);
 }
 
-// ---- cross-entropy, an invocation a row ----
+// ---- cross-entropy ----
 
 struct Row {
     maximum: f32,
-    sum: f32,      // of exp(z - maximum)
-    loss: u32,     // bits
+    sum: f32,         // of exp(z - maximum)
+    own: u32,         // the target class
+    total: f32,       // of the weights
+    loss: u32,        // bits
 }
 
-fn read_row(row: u32, class_index: u32) -> Row {
+// Of a class before smoothing.
+fn given_weight(row: u32, c: u32, own: u32) -> f32 {
+    if SOFT {
+        return bitcast<f32>(target_bits[row * params.classes + c]);
+    }
+    return select(0.0, 1.0, c == own);
+}
+
+fn class_weight(row: u32, c: u32, own: u32, total: f32) -> f32 {
+    if !(SOFT || SMOOTH) {
+        return select(0.0, 1.0, c == own);
+    }
+    return params.kept * given_weight(row, c, own) + params.spread * total;
+}
+
+// What a class adds to the loss beside log(sum). A class of no weight may be beyond all bounds.
+fn class_loss(weight: f32, maximum: f32, z: f32) -> f32 {
+    return select(0.0, weight * (maximum - z), weight != 0.0);
+}
+
+fn target_class(row: u32) -> u32 {
+    if SOFT {
+        return 0u;
+    }
+    return target_bits[row];
+}
+
+fn class_gradient(row: u32, c: u32, r: Row) -> u32 {
+    let share = exp(logits[row * params.classes + c] - r.maximum) / r.sum;
+    let g = r.total * share - class_weight(row, c, r.own, r.total);
+    return select(NOT_A_NUMBER, bitcast<u32>(params.factor * g), is_finite(r.loss));
+}
+
+// ---- an invocation a row ----
+
+fn read_row(row: u32) -> Row {
     let base = row * params.classes;
+    let own = target_class(row);
     var finite = true;
     var maximum = logits[base];
+    var total = select(0.0, 1.0, own < params.classes);
+    if SOFT {
+        total = 0.0;
+    }
     for (var c = 0u; c < params.classes; c++) {
         let z = logits[base + c];
         finite = finite && is_finite(bitcast<u32>(z));
         maximum = max(maximum, z);
+        if SOFT {
+            let weight = target_bits[base + c];
+            finite = finite && is_finite(weight);
+            total += bitcast<f32>(weight);
+        }
     }
     var sum = 0.0;
+    var loss = 0.0;
     for (var c = 0u; c < params.classes; c++) {
-        sum += exp(logits[base + c] - maximum);
+        let z = logits[base + c];
+        sum += exp(z - maximum);
+        if SOFT || SMOOTH {
+            loss += class_loss(class_weight(row, c, own, total), maximum, z);
+        }
     }
-    if !finite {
-        return Row(0.0, 1.0, NOT_A_NUMBER);
+    if !(SOFT || SMOOTH) {
+        loss = select(0.0, maximum - logits[base + min(own, params.classes - 1u)], own < params.classes);
     }
-    if class_index >= params.classes {
-        return Row(maximum, sum, 0u);
-    }
-    return Row(maximum, sum, bitcast<u32>(log(sum) + (maximum - logits[base + class_index])));
+    loss += total * log(sum);
+    return Row(maximum, sum, own, total, select(NOT_A_NUMBER, bitcast<u32>(loss), finite));
 }
 
 @compute @workgroup_size(256)
@@ -156,7 +212,7 @@ fn rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     let row = group * BLOCK + local;
     var loss = 0u;
     if row < params.rows {
-        loss = read_row(row, target_class[row]).loss;
+        loss = read_row(row).loss;
     }
     let total = block_sum(loss, local);
     if local == 0u {
@@ -174,15 +230,10 @@ fn rows_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     let row = group * BLOCK + local;
     var loss = 0u;
     if row < params.rows {
-        let class_index = target_class[row];
-        let r = read_row(row, class_index);
+        let r = read_row(row);
         loss = r.loss;
-        let finite = is_finite(loss);
-        let factor = select(0.0, params.factor, class_index < params.classes);
         for (var c = 0u; c < params.classes; c++) {
-            let i = row * params.classes + c;
-            let g = exp(logits[i] - r.maximum) / r.sum - select(0.0, 1.0, c == class_index);
-            gradient[i] = select(NOT_A_NUMBER, bitcast<u32>(factor * g), finite);
+            gradient[row * params.classes + c] = class_gradient(row, c, r);
         }
     }
     let total = block_sum(loss, local);
@@ -191,19 +242,35 @@ fn rows_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     }
 }
 
-// ---- cross-entropy, a workgroup a row ----
+// ---- a workgroup a row ----
 
 var<workgroup> row_max: array<f32, BLOCK>;
 
+// The sum over the workgroup, valid in every invocation.
+fn shared_sum(bits: u32, local: u32) -> u32 {
+    _ = block_sum(bits, local);
+    workgroupBarrier();
+    let sum = block_bits[0];
+    workgroupBarrier();
+    return sum;
+}
+
 // Every invocation returns the same row.
-fn share_row(row: u32, class_index: u32, local: u32) -> Row {
+fn share_row(row: u32, local: u32) -> Row {
     let base = row * params.classes;
+    let own = target_class(row);
     var finite = true;
     var maximum = logits[base];
+    var total = 0.0;
     for (var c = local; c < params.classes; c += BLOCK) {
         let z = logits[base + c];
         finite = finite && is_finite(bitcast<u32>(z));
         maximum = max(maximum, z);
+        if SOFT {
+            let weight = target_bits[base + c];
+            finite = finite && is_finite(weight);
+            total += bitcast<f32>(weight);
+        }
     }
     row_max[local] = maximum;
     for (var stride = BLOCK / 2u; stride > 0u; stride = stride >> 1u) {
@@ -214,21 +281,29 @@ fn share_row(row: u32, class_index: u32, local: u32) -> Row {
     }
     workgroupBarrier();
     maximum = row_max[0];
+    if SOFT {
+        total = bitcast<f32>(shared_sum(bitcast<u32>(total), local));
+    } else {
+        total = select(0.0, 1.0, own < params.classes);
+    }
     var sum = 0.0;
+    var loss = 0.0;
     for (var c = local; c < params.classes; c += BLOCK) {
-        sum += exp(logits[base + c] - maximum);
+        let z = logits[base + c];
+        sum += exp(z - maximum);
+        if SOFT || SMOOTH {
+            loss += class_loss(class_weight(row, c, own, total), maximum, z);
+        }
     }
-    _ = block_sum(select(NOT_A_NUMBER, bitcast<u32>(sum), finite), local);
-    workgroupBarrier();
-    let total = block_bits[0];
-    let exps = bitcast<f32>(total);
-    if !is_finite(total) {
-        return Row(0.0, 1.0, NOT_A_NUMBER);
+    let sum_bits = shared_sum(select(NOT_A_NUMBER, bitcast<u32>(sum), finite), local);
+    if SOFT || SMOOTH {
+        loss = bitcast<f32>(shared_sum(bitcast<u32>(loss), local));
+    } else {
+        loss = select(0.0, maximum - logits[base + min(own, params.classes - 1u)], own < params.classes);
     }
-    if class_index >= params.classes {
-        return Row(maximum, exps, 0u);
-    }
-    return Row(maximum, exps, bitcast<u32>(log(exps) + (maximum - logits[base + class_index])));
+    let exps = bitcast<f32>(sum_bits);
+    loss += total * log(exps);
+    return Row(maximum, exps, own, total, select(NOT_A_NUMBER, bitcast<u32>(loss), is_finite(sum_bits)));
 }
 
 @compute @workgroup_size(256)
@@ -238,7 +313,7 @@ fn row(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
     if group >= params.groups {
         return;
     }
-    let r = share_row(group, target_class[group], local);
+    let r = share_row(group, local);
     if local == 0u {
         partial_sum[group] = r.loss;
     }
@@ -251,14 +326,9 @@ fn row_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     if group >= params.groups {
         return;
     }
-    let class_index = target_class[group];
-    let r = share_row(group, class_index, local);
-    let finite = is_finite(r.loss);
-    let factor = select(0.0, params.factor, class_index < params.classes);
+    let r = share_row(group, local);
     for (var c = local; c < params.classes; c += BLOCK) {
-        let i = group * params.classes + c;
-        let g = exp(logits[i] - r.maximum) / r.sum - select(0.0, 1.0, c == class_index);
-        gradient[i] = select(NOT_A_NUMBER, bitcast<u32>(factor * g), finite);
+        gradient[group * params.classes + c] = class_gradient(group, c, r);
     }
     if local == 0u {
         partial_sum[group] = r.loss;

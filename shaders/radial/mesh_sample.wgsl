@@ -8,6 +8,12 @@
 //
 // Word 0 chooses the triangle: the last one whose `starts` is not above it, found by bisection. A
 // triangle's share of 2^32 is its share of the area, so that every adapter chooses the same one.
+//
+// STRATIFIED: word 0 of the k-th of n points of a kind is drawn from the k-th of n equal parts of 2^32. On the
+// surface these follow the order of the leaves. In the cube it is a place on a Morton curve: its upper 30 bits are those
+// of a cell of 1024^3, and (u, v, w) is a place in that cell. So no region is left out by chance, and
+// neighbours in memory are neighbours in space.
+//
 // One invocation computes one point. Workgroup memory: 0 bytes.
 
 struct Params {
@@ -31,6 +37,36 @@ struct Params {
 
 fn words(block: u32) -> vec4<u32> {
     return philox4x32(vec4<u32>(block, params.stream, state[2], state[3]), vec2<u32>(state[0], state[1]));
+}
+
+// floor(2^32 k / n), k < n <= 2^24, by long division with digits of 8 bits.
+fn part_start(k: u32, n: u32) -> u32 {
+    var start = 0u;
+    var rest = k;
+    for (var digit = 0u; digit < 4u; digit++) {
+        start = start << 8u | (rest << 8u) / n;
+        rest = (rest << 8u) % n;
+    }
+    return start;
+}
+
+fn stratified(k: u32, n: u32, word: u32) -> u32 {
+    if n == 1u {
+        return word;
+    }
+    let start = part_start(k, n);
+    // The part after the last begins at 2^32, which is 0.
+    let end = select(0u, part_start(min(k + 1u, n - 1u), n), k + 1u < n);
+    return start + multiply_high(word, end - start);
+}
+
+// Every third bit from `first` on, counted from the highest.
+fn third_bits(word: u32, first: u32) -> u32 {
+    var bits = 0u;
+    for (var level = 0u; level < 10u; level++) {
+        bits = bits << 1u | (word >> (31u - first - 3u * level) & 1u);
+    }
+    return bits;
 }
 
 fn choose(word: u32) -> u32 {
@@ -67,9 +103,18 @@ fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
     if group >= params.groups || i >= params.points {
         return;
     }
-    let w = words(2u * i);
-    var p = vec3<f32>(uniform_from_bits(w.x), uniform_from_bits(w.y), uniform_from_bits(w.z)) * params.size
-        + vec3<f32>(params.low);
+    var w = words(2u * i);
+    var place = vec3<f32>(uniform_from_bits(w.x), uniform_from_bits(w.y), uniform_from_bits(w.z));
+    if STRATIFIED {
+        let is_on = i < params.surface;
+        let is_near = !is_on && i < params.surface + params.near;
+        let first = select(select(params.surface + params.near, params.surface, is_near), 0u, is_on);
+        let rest = params.points - params.surface - params.near;
+        w.x = stratified(i - first, select(select(rest, params.near, is_near), params.surface, is_on), w.x);
+        let cell = vec3<f32>(vec3<u32>(third_bits(w.x, 0u), third_bits(w.x, 1u), third_bits(w.x, 2u)));
+        place = (cell + vec3<f32>(uniform_from_bits(w.y), uniform_from_bits(w.z), uniform_from_bits(w.w))) / 1024.0;
+    }
+    var p = place * params.size + vec3<f32>(params.low);
     if i < params.surface + params.near {
         p = on_surface(w);
         if i >= params.surface {

@@ -70,6 +70,7 @@ impl HeadSelectorConfig {
         let fits = temperature > 0.0 && inverse_temperature.is_finite() && inverse_temperature > 0.0;
         check_config(fits, "temperature", "above 0 and finite, as is its inverse", temperature)?;
         let n = u64::from(count("s", &[rows, heads])?);
+        caps.check_rounds("heads", heads, 3 * u64::from(heads))?;
         let params = Params { rows, heads, inverse_temperature };
         let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
         let cost = Cost::new(n * flops, 4 * (n * words[0] + u64::from(rows) * words[1]));

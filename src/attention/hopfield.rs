@@ -23,7 +23,7 @@ use crate::dense::{
 };
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Dispatch, Kernel, Launch, Plan, Planned, Recording,
-    Result, Scratch, Shader, check_config, count, kernel, read, shader, write,
+    Result, Scratch, Shader, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// What belongs to an image, and what to all of them.
@@ -102,6 +102,9 @@ impl Default for HopfieldConfig {
         }
     }
 }
+
+/// Items of an instance that are long enough for a large workgroup.
+const LONG: u32 = 1 << 16;
 
 macro_rules! items {
     ($entry:literal, [$($binding:expr => $wide:expr),* $(,)?]) => {
@@ -295,16 +298,30 @@ impl HopfieldConfig {
             if self.mode == HopfieldMode::Pooling { self.heads * length } else { instances * length };
         let params = self.params(if s.each { instances * length } else { instances }, length, modulus, s);
         let groups = if s.each { params.count.div_ceil(64) } else { instances };
+        let workgroup = if s.each || length <= LONG { 64 } else { 256 };
+        if !s.each {
+            caps.check_rounds("states", self.states, length.div_ceil(workgroup).into())?;
+            check_workgroup("attention/hopfield", workgroup, 4 * workgroup, caps)?;
+        }
         let bytes = u64::from(instances) * u64::from(s.length) * 4 * s.buffers;
         let cost = Cost::new(0, bytes);
-        Launch::new(&shaders[usize::from(whole)], Constants::new(), &params, groups.into(), caps, cost)
+        let constants = Constants::new().u32("WORKGROUP", workgroup);
+        Launch::new(&shaders[usize::from(whole)], constants, &params, groups.into(), caps, cost)
     }
 
     /// A launch of one invocation a head.
     fn launch_heads(&self, s: &Step, shader: &'static Shader, caps: &Capabilities) -> Result<Launch> {
         let params = self.params(self.batch * self.heads, 1, 1, s);
         let cost = Cost::new(0, u64::from(self.batch * self.heads) * 4);
-        Launch::new(shader, Constants::new(), &params, self.heads.div_ceil(64).into(), caps, cost)
+        caps.check_rounds("batch", self.batch, self.batch.into())?;
+        Launch::new(
+            shader,
+            Constants::new().u32("WORKGROUP", 64),
+            &params,
+            self.heads.div_ceil(64).into(),
+            caps,
+            cost,
+        )
     }
 
     fn params(&self, count: u32, length: u32, modulus: u32, s: &Step) -> Params {

@@ -118,7 +118,7 @@ macro_rules! entry {
         shader!(
             $file,
             "forward",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("q")$($element)*,
                 read("k")$($element)*,
@@ -134,7 +134,7 @@ macro_rules! entry {
         shader!(
             $file,
             "backward_queries",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("q")$($element)*,
                 read("k")$($element)*,
@@ -150,7 +150,7 @@ macro_rules! entry {
         shader!(
             $file,
             "backward_keys",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("q")$($element)*,
                 read("k")$($element)*,
@@ -199,7 +199,7 @@ macro_rules! row_sums {
         shader!(
             "attention/small_attention",
             "row_sums",
-            [index, small_attention, $tokens, $buffers],
+            [index, exponential, small_attention, $tokens, $buffers],
             [
                 read("o_in")$($element)*,
                 read("dout_in")$($element)*,
@@ -217,26 +217,26 @@ static ROW_SUMS: Entry = [
 static SPREAD: Shader = shader!(
     "attention/window_attention",
     "spread",
-    [index, small_attention, window_tokens, small_scalars],
+    [index, exponential, small_attention, window_tokens, small_scalars],
     [read("table"), write("bias_out").vec4()]
 );
 static TABLE_GRADIENT: Shader = shader!(
     "attention/window_attention",
     "table_gradient",
-    [index, small_attention, window_tokens, small_scalars],
+    [index, exponential, small_attention, window_tokens, small_scalars],
     [read("sums_in").vec4(), write("dtable")]
 );
 static PAD_GRADIENT: [Shader; 2] = [
     shader!(
         "attention/window_attention",
         "pad_gradient",
-        [index, small_attention, window_tokens, small_scalars],
+        [index, exponential, small_attention, window_tokens, small_scalars],
         [read("sums_in").vec4(), write("dq_pad"), write("dk_pad"), write("dv_pad")]
     ),
     shader!(
         "attention/window_attention",
         "pad_gradient",
-        [index, small_attention, window_tokens, small_vectors],
+        [index, exponential, small_attention, window_tokens, small_vectors],
         [read("sums_in").vec4(), write("dq_pad").vec4(), write("dk_pad").vec4(), write("dv_pad").vec4()]
     ),
 ];
@@ -355,11 +355,24 @@ impl Instances {
         8 * u64::from(self.heads) * u64::from(self.blocks()) * u64::from(self.tokens)
     }
 
+    /// Rounds of an invocation's loops over an instance, at the most.
+    fn rounds(&self, variant: SmallAttentionVariant) -> u64 {
+        let [blocks, columns] = [self.blocks(), self.head_dim.div_ceil(4)].map(u64::from);
+        match variant {
+            // For each block two products and a sum, or a product and three sums.
+            SmallAttentionVariant::Plain => 1 + 3 * columns + blocks * (1 + 3 * columns),
+            SmallAttentionVariant::Subgroup => 1 + blocks,
+            // Products and sums with as little staged at a time as there may be.
+            SmallAttentionVariant::Tiled => 4 * (1 + blocks) * (1 + columns),
+        }
+    }
+
     /// Without a table and padding there is nothing to sum, and a slice is an instance.
-    fn sums(&self) -> Result<Sums> {
+    fn sums(&self, caps: &Capabilities) -> Result<Sums> {
         let summed = self.has_table() || self.is_padded();
         let wanted = if summed { SLICES.div_ceil(self.heads) } else { self.instances };
-        let per_slice = self.instances.div_ceil(wanted);
+        let most = (caps.rounds() / self.rounds(self.variant(caps)?)).max(1);
+        let per_slice = u64::from(self.instances.div_ceil(wanted)).min(most) as u32;
         let slices = self.instances.div_ceil(per_slice);
         let each = u64::from(slices) * u64::from(self.heads) * u64::from(self.tokens);
         let bias = u64::from(self.rows) * u64::from(self.heads);
@@ -526,7 +539,12 @@ impl Instances {
 
     pub fn plan_backward(&self, caps: &Capabilities) -> Result<Plan> {
         let variant = self.variant(caps)?;
-        let sums = self.sums()?;
+        let sums = self.sums(caps)?;
+        if self.has_table() || self.is_padded() {
+            // What adds up the slices: 64 invocations an entry of the table, or a vec4 of padding.
+            let rounds = u64::from(sums.slices) * u64::from(self.tokens.div_ceil(64));
+            caps.check_rounds("instances", self.instances, rounds)?;
+        }
         let mut plan = Plan { variant: variant.name(), launches: Vec::new(), scratch: vec![16 * sums.end] };
         if self.has_table() {
             plan.launches.push(self.plan_spread(caps)?);
@@ -619,7 +637,7 @@ impl Instances {
         let like_q = |what, view| Arg::new(what, view, self.elements(), element);
         let like_o = |what, view| Arg::new(what, view, self.outputs(), element);
         let dextra = given("dtable", self.has_table(), args.dextra)?;
-        let sums = Arg::new("scratch", args.scratch.view(0)?, self.sums()?.end, 16);
+        let sums = Arg::new("scratch", args.scratch.view(0)?, self.sums(context.capabilities())?.end, 16);
         let (q, k, v) = (like_q("q", args.q), like_q("k", args.k), like_q("v", args.v));
         let (dq, dk, dv) = (like_q("dq", args.dq), like_q("dk", args.dk), like_q("dv", args.dv));
         let dout = like_o("dout", args.dout);

@@ -168,6 +168,8 @@ impl LearnedOrderBackward {
         let lanes = config.lanes.unwrap_or(default);
         let fits = lanes.is_power_of_two() && lanes <= WORKGROUP;
         check_config(fits, "lanes", "a power of 2 up to 64", lanes)?;
+        let each = config.frequencies.div_ceil(lanes);
+        caps.check_rounds("frequencies", config.frequencies, each.into())?;
         check_workgroup("attention/learned_order", WORKGROUP, 8 * WORKGROUP, caps)?;
         let n = config.elements();
         let cost = Cost::new(13 * n, 4 * (n + 2 * u64::from(params.rows)));

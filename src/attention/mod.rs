@@ -1,6 +1,7 @@
 //! Attention over patches, forward and backward, without the `N x N` matrix.
 
 pub mod attention_blocks;
+pub mod attention_statistics;
 pub mod combine;
 mod compose;
 mod config;
@@ -24,6 +25,7 @@ pub mod tree;
 pub mod window_attention;
 
 pub use attention_blocks::*;
+pub use attention_statistics::*;
 pub use combine::*;
 pub use config::*;
 pub use curve::*;

@@ -9,46 +9,49 @@ use crate::dispatch::{
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Params {
-    batch: u32,
-    heads: u32,
-    sharing: u32,
-    queries: u32,
-    keys: u32,
-    offset: i32,
-    before: i32,
-    after: i32,
-    own: [u32; 4],
-    other: [u32; 4],
-    other_values: [u32; 4],
-    own_values: [u32; 4],
-    y: [u32; 5],
-    z: [u32; 5],
-    bias_batch: u32,
-    bias_head: u32,
-    prefix: u32,
-    grid_height: u32,
-    grid_width: u32,
-    row_first: u32,
-    row_end: u32,
-    row_heads: u32,
-    slice_length: u32,
-    slices: u32,
-    rows_at: u32,
-    weights_at: u32,
-    extra_sums: u32,
-    extra_ds: u32,
-    scale: f32,
+    pub batch: u32,
+    pub heads: u32,
+    pub sharing: u32,
+    pub queries: u32,
+    pub keys: u32,
+    pub offset: i32,
+    pub before: i32,
+    pub after: i32,
+    pub own: [u32; 4],
+    pub other: [u32; 4],
+    pub other_values: [u32; 4],
+    pub own_values: [u32; 4],
+    pub y: [u32; 5],
+    pub z: [u32; 5],
+    pub bias_batch: u32,
+    pub bias_head: u32,
+    pub prefix: u32,
+    pub grid_height: u32,
+    pub grid_width: u32,
+    pub row_first: u32,
+    pub row_end: u32,
+    pub row_heads: u32,
+    pub column_first: u32,
+    pub column_end: u32,
+    pub slice_length: u32,
+    pub slices: u32,
+    pub rows_at: u32,
+    pub weights_at: u32,
+    pub extra_sums: u32,
+    pub extra_ds: u32,
+    pub scale: f32,
 }
 
 /// One entry point with elements read one or four at a time.
 macro_rules! shaders {
-    ($file:literal, $entry:literal, [$($scalars:expr),*], [$($vectors:expr),*]) => {
+    ($file:literal, $entry:literal, [$($common:ident),*], [$($scalars:expr),*], [$($vectors:expr),*]) => {
         [
-            shader!($file, $entry, [index, attention_params, attention_scalars], [$($scalars),*]),
-            shader!($file, $entry, [index, attention_params, attention_vectors], [$($vectors),*]),
+            shader!($file, $entry, [index, exponential, attention_params, attention_scalars, $($common),*], [$($scalars),*]),
+            shader!($file, $entry, [index, exponential, attention_params, attention_vectors, $($common),*], [$($vectors),*]),
         ]
     };
 }
+pub(super) use shaders;
 
 /// The entry points of one variant.
 pub(super) struct Shaders {
@@ -58,11 +61,12 @@ pub(super) struct Shaders {
 }
 
 macro_rules! variant {
-    ($file:literal) => {
+    ($file:literal, $common:tt) => {
         Shaders {
             forward: shaders!(
                 $file,
                 "forward",
+                $common,
                 [
                     read("own"),
                     read("other"),
@@ -82,19 +86,27 @@ macro_rules! variant {
                     write("lse")
                 ]
             ),
-            backward_queries: variant!($file, "backward_queries", [write("extra")], [write("extra")]),
+            backward_queries: variant!(
+                $file,
+                "backward_queries",
+                $common,
+                [write("extra")],
+                [write("extra")]
+            ),
             backward_keys: variant!(
                 $file,
                 "backward_keys",
+                $common,
                 [write("d_own_values")],
                 [write("d_own_values").vec4()]
             ),
         }
     };
-    ($file:literal, $entry:literal, [$scalars:expr], [$vectors:expr]) => {
+    ($file:literal, $entry:literal, $common:tt, [$scalars:expr], [$vectors:expr]) => {
         shaders!(
             $file,
             $entry,
+            $common,
             [
                 read("own"),
                 read("other"),
@@ -119,15 +131,15 @@ macro_rules! variant {
     };
 }
 
-static PLAIN: Shaders = variant!("attention/flash_attention");
+static PLAIN: Shaders = variant!("attention/flash_attention", []);
 
-static TILED: Shaders = variant!("attention/flash_attention_tiled");
-static SUBGROUP: Shaders = variant!("attention/flash_attention_subgroup");
+static TILED: Shaders = variant!("attention/flash_attention_tiled", [attention_tiles]);
+static SUBGROUP: Shaders = variant!("attention/flash_attention_subgroup", []);
 
 static PREPARE: Shader = shader!(
     "attention/flash_terms",
     "prepare",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [
         read("temperature"),
         read("head_scale"),
@@ -140,6 +152,7 @@ static PREPARE: Shader = shader!(
 static PREPARE_ROWS: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "prepare_rows",
+    [],
     [
         read("lse_in"),
         read("lse_gradient"),
@@ -160,6 +173,7 @@ static PREPARE_ROWS: [Shader; 2] = shaders!(
 static MERGE: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "merge",
+    [],
     [read("lse_in"), write("lse"), read("other_values"), read("unused"), read("unused"), write("o")],
     [
         read("lse_in"),
@@ -173,6 +187,7 @@ static MERGE: [Shader; 2] = shaders!(
 static SUM_SLICES: [Shader; 2] = shaders!(
     "attention/flash_terms",
     "sum_slices",
+    [],
     [read("unused"), read("unused"), read("other_values"), read("unused"), read("unused"), write("o")],
     [
         read("unused"),
@@ -186,46 +201,48 @@ static SUM_SLICES: [Shader; 2] = shaders!(
 static HEAD_SUMS: Shader = shader!(
     "attention/flash_terms",
     "head_sums",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("sums_out")]
 );
 static WEIGHT_GRADIENTS: Shader = shader!(
     "attention/flash_terms",
     "weight_gradients",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("dweights")]
 );
 static HEAD_GRADIENTS: Shader = shader!(
     "attention/flash_terms",
     "head_gradients",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("temperature"), read("head_scale"), read("sums_in"), write("gradient")]
 );
 static BIAS_GRADIENT: Shader = shader!(
     "attention/flash_terms",
     "bias_gradient",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("dbias"), read("unused"), read("side")]
 );
 static TABLE_GRADIENT: Shader = shader!(
     "attention/flash_terms",
     "table_gradient",
-    [index, attention_params, attention_scalars],
+    [index, exponential, attention_params, attention_scalars],
     [read("extra"), write("dbias"), read("unused"), read("side")]
 );
 
 /// Keys (or queries) that are worth a slice of their own, and the most that one workgroup walks through.
 const SHORTEST_SLICE: u32 = 256;
 const LONGEST_SLICE: u32 = 1 << 16;
-/// Slices, and stretches of rows, are whole tiles of any variant.
+/// Slices and stretches of rows are whole tiles of any variant, where they may be so long.
 const SLICE_STEP: u32 = 64;
+/// Where not: of slices of the plain variant, and of stretches whose rows a table's gradient adds up.
+const SHORT_STEP: u32 = 4;
 /// Elements of dS that are kept at a time for the gradient of the bias.
 const CHUNK: u64 = 1 << 22;
 
 /// What the passes have in common: the checked configuration and what follows from it.
 pub(super) struct Pass<'a> {
     pub config: &'a AttentionConfig,
-    caps: &'a Capabilities,
+    pub caps: &'a Capabilities,
     pub variant: AttentionVariant,
     /// Where the tensors lie; `x` and `o` alike.
     pub q: Rows,
@@ -264,7 +281,7 @@ struct Terms {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slices {
     pub count: u32,
-    length: u32,
+    pub length: u32,
 }
 
 /// What a launch computes.
@@ -399,6 +416,9 @@ impl<'a> Pass<'a> {
             sums: config.temperature || config.head_scale || config.gate || weights,
         };
         count("side buffer", &[pass.side_words_checked()?])?;
+        let (tokens, rounds) = pass.rounds(Kind::Keys);
+        let least = rounds * u64::from(pass.step().div_ceil(tokens));
+        caps.check_rounds("heads", config.heads, least)?;
         Ok(pass)
     }
 
@@ -411,7 +431,7 @@ impl<'a> Pass<'a> {
         if self.config.key_mask { u64::from(self.config.batch) * u64::from(self.config.keys) } else { 0 }
     }
 
-    fn rows_at(&self) -> u64 {
+    pub fn rows_at(&self) -> u64 {
         2 * u64::from(self.config.heads) + self.mask_words()
     }
 
@@ -430,7 +450,7 @@ impl<'a> Pass<'a> {
     }
 
     /// 1 where every row of the tensors is made of whole vec4s.
-    fn even(&self) -> usize {
+    pub fn even(&self) -> usize {
         let Self { config, q, k, v, x, .. } = self;
         let rows = [q, k, v, x].iter().all(|rows| rows.is_even());
         let widths = config.head_dim.is_multiple_of(4) && config.value_dim().is_multiple_of(4);
@@ -439,7 +459,7 @@ impl<'a> Pass<'a> {
         usize::from(rows && widths && pairs)
     }
 
-    fn params(&self) -> Params {
+    pub fn params(&self) -> Params {
         let AttentionConfig { batch, heads, queries, keys, bias, .. } = *self.config;
         let (before, after) = self.config.reach();
         let place = |rows: &Rows| [rows.first, rows.batch, rows.head, rows.row];
@@ -485,17 +505,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn constants(&self, kind: Kind, flags: Flags) -> Constants {
+    /// What the scores of a pair need.
+    pub fn score_constants(&self, kind: Kind) -> Constants {
         let config = self.config;
         let bias = match config.bias {
             AttentionBias::None => 0,
             AttentionBias::Dense { .. } => 1,
             AttentionBias::Table { .. } => 2,
         };
-        let constants = Constants::new()
+        Constants::new()
             .float("Storage", config.half)
-            .float("OtherStorage", config.half && (kind == Kind::Keys) == self.reversed)
-            .float("OwnStorage", config.half && (kind == Kind::Keys) != self.reversed)
             .u32("D", config.head_dim)
             .u32("D4", config.head_dim.div_ceil(4))
             .u32("DV", config.value_dim())
@@ -505,17 +524,24 @@ impl<'a> Pass<'a> {
             .bool("MASK", config.key_mask)
             .bool("HEADS", self.heads)
             .bool("WEIGHTS", self.weights)
+            .float("OtherStorage", config.half && (kind == Kind::Keys) == self.reversed)
+            .float("OwnStorage", config.half && (kind == Kind::Keys) != self.reversed)
+            .bool("TRANSPOSED", kind == Kind::Keys)
+    }
+
+    fn constants(&self, kind: Kind, flags: Flags) -> Constants {
+        let constants = self
+            .score_constants(kind)
             .bool("KNOWN", flags.known)
             .bool("VALUES", flags.values)
             .bool("KEYS", flags.keys)
             .bool("SUMS", flags.sums)
-            .bool("WRITE_DS", flags.write_ds)
-            .bool("TRANSPOSED", kind == Kind::Keys);
+            .bool("WRITE_DS", flags.write_ds);
         match self.variant {
             AttentionVariant::Plain => constants,
             AttentionVariant::Subgroup => constants.subgroups(),
             AttentionVariant::Tiled => {
-                let Tile { rows, columns } = Tile::solve(kind, config, self.caps);
+                let Tile { rows, columns } = Tile::solve(kind, self.config, self.caps);
                 constants.u32("ROWS", rows).u32("COLUMNS", columns)
             }
         }
@@ -547,13 +573,55 @@ impl<'a> Pass<'a> {
 
     /// How the sum over `length` tokens is cut for `rows` rows of `heads` heads.
     pub fn slices(&self, kind: Kind, heads: u32, rows: u32, length: u32) -> Slices {
-        let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(self.groups(kind, rows));
+        self.slices_for(kind, self.groups(kind, rows), heads, length)
+    }
+
+    /// The same where a head has `groups` workgroups.
+    pub fn slices_for(&self, kind: Kind, groups: u32, heads: u32, length: u32) -> Slices {
+        let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(groups);
         let busy: u64 = if self.caps.cpu { 8 } else { 512 };
         let wanted = busy.div_ceil(groups).min(length.div_ceil(SHORTEST_SLICE).into()) as u32;
-        let wanted = self.config.slices.unwrap_or(wanted.max(length.div_ceil(LONGEST_SLICE)));
+        let longest = self.longest_slice(kind);
+        let wanted = self.config.slices.unwrap_or(wanted).max(length.div_ceil(longest));
         // Rounding a slice up may leave none for the last ones.
-        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(SLICE_STEP);
+        let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(SLICE_STEP).min(longest);
         Slices { count: length.div_ceil(length_each), length: length_each }
+    }
+
+    /// The rounds of an invocation's loops for each of so many tokens.
+    fn rounds(&self, kind: Kind) -> (u32, u64) {
+        let [d, dv] = [self.config.head_dim, self.config.value_dim()].map(|n| u64::from(n.div_ceil(4)));
+        let rows = |of_d: u64, of_dv: u64| of_d * d + of_dv * dv;
+        // Loops over the columns: products and sums with q and k, and with values.
+        let columns = match kind {
+            Kind::Forward => rows(1, 2),
+            Kind::Queries => rows(2, 1),
+            Kind::Keys => rows(2, 1),
+        };
+        let sharing = if kind == Kind::Keys { self.config.heads / self.config.kv_heads() } else { 1 };
+        let (tokens, rounds) = match self.variant {
+            // Short loops with fixed ends are straight-line code.
+            AttentionVariant::Plain => (1, if d.max(dv) <= 16 { 1 } else { 4 + columns }),
+            AttentionVariant::Tiled => {
+                let tile = 8 * Tile::solve(kind, self.config, self.caps).columns;
+                // Sixteen columns are staged and multiplied at a time; sums read a few tokens at a time.
+                (tile, 6 * columns + 4 * u64::from(tile))
+            }
+            AttentionVariant::Subgroup => (4, 1),
+        };
+        (tokens, rounds * u64::from(sharing))
+    }
+
+    /// The least that a slice must be.
+    fn step(&self) -> u32 {
+        if self.variant == AttentionVariant::Plain { SHORT_STEP } else { SLICE_STEP }
+    }
+
+    /// The tokens that an invocation may go through.
+    fn longest_slice(&self, kind: Kind) -> u32 {
+        let (tokens, rounds) = self.rounds(kind);
+        let most = (self.caps.rounds() / rounds).saturating_mul(tokens.into()).min(LONGEST_SLICE.into());
+        (most as u32 / self.step() * self.step()).max(self.step())
     }
 
     /// Workgroups for the own rows of a head.
@@ -585,13 +653,13 @@ impl<'a> Pass<'a> {
     }
 
     /// Multiply-adds of a product with rows of `width`.
-    fn products(&self, width: u32) -> u64 {
+    pub fn products(&self, width: u32) -> u64 {
         let matrices = u64::from(self.config.batch) * u64::from(self.config.heads);
         matrices.saturating_mul(self.config.pairs()).saturating_mul(width.into())
     }
 
     /// Bytes of queries, keys and values.
-    fn inputs(&self) -> u64 {
+    pub fn inputs(&self) -> u64 {
         let config = self.config;
         let (d, dv) = (u64::from(config.head_dim), u64::from(config.value_dim()));
         let keys = u64::from(config.kv_heads()) * u64::from(config.keys) * (d + dv);
@@ -687,7 +755,13 @@ impl<'a> Pass<'a> {
             return self.config.queries;
         }
         let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
-        let rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into());
+        let mut rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into());
+        if matches!(self.config.bias, AttentionBias::Table { .. }) {
+            // An entry of the table adds up the rows of all images.
+            let step = u64::from(SHORT_STEP);
+            let most = self.caps.rounds() / (u64::from(self.config.batch) + 2) / step * step;
+            rows = rows.min(most.max(step));
+        }
         rows.min(self.config.queries.into()) as u32
     }
 
@@ -776,10 +850,20 @@ impl<'a> Pass<'a> {
             ..self.params()
         };
         let rows = u64::from(end - first);
-        let (shader, count) = match self.config.bias {
-            AttentionBias::Table { .. } => (&TABLE_GRADIENT, self.config.bias_count()),
-            _ => (&BIAS_GRADIENT, self.config.bias_count() / u64::from(self.config.queries) * rows),
+        let AttentionConfig { batch, heads, .. } = *self.config;
+        let (shader, count, rounds) = match self.config.bias {
+            AttentionBias::Table { .. } => {
+                (&TABLE_GRADIENT, self.config.bias_count(), rows * (2 + u64::from(batch)))
+            }
+            AttentionBias::Dense { share_batch, share_heads } => {
+                let count = self.config.bias_count() / u64::from(self.config.queries) * rows;
+                let images = if share_batch { u64::from(batch) } else { 1 };
+                let rounds = images * (2 + if share_heads { u64::from(heads) } else { 1 });
+                (&BIAS_GRADIENT, count, rounds)
+            }
+            AttentionBias::None => (&BIAS_GRADIENT, 0, 0),
         };
+        self.caps.check_rounds("batch", batch, rounds)?;
         let all =
             u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys) * rows;
         let cost = Cost::new(all, 4 * (all + count));

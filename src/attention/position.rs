@@ -1,6 +1,8 @@
 //! Positions of patches as vectors: sine and cosine tables, and learned ones added to tokens
 //! (`shaders/attention/position.wgsl`).
 
+use std::ops::Range;
+
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Shader,
     check_config, check_shape, count, kernel, read, shader, write,
@@ -100,7 +102,8 @@ static BACKWARD: [Shader; 2] = [
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     items: u32,
-    batch: u32,
+    end: u32,
+    first: u32,
     image: u32,
     prefix: u32,
 }
@@ -121,16 +124,26 @@ impl AddPositionConfig {
         [batch * (tokens - prefix) * width, prefix * width, tokens * width, batch * tokens * width]
     }
 
-    fn plan(&self, shaders: &'static [Shader; 2], images: u32, caps: &Capabilities) -> Result<Plan> {
-        let [_, _, table, y] = self.counts();
+    fn variant(&self) -> &'static str {
+        if self.width.is_multiple_of(4) { "vec4" } else { "scalar" }
+    }
+
+    /// One launch over some of the images, with invocations for so many items of the table.
+    fn launch(
+        &self,
+        shaders: &'static [Shader; 2],
+        owners: u32,
+        images: Range<u32>,
+        caps: &Capabilities,
+    ) -> Result<Launch> {
+        let table = self.counts()[2];
+        let y = table * images.len() as u64;
         let (kind, lanes) = if self.width.is_multiple_of(4) { (1, 4) } else { (0, 1) };
         let [image, prefix] = [self.tokens, self.prefix].map(|tokens| tokens * self.width / lanes);
-        let params = Params { items: images * image, batch: self.batch, image, prefix };
+        let params = Params { items: owners * image, end: images.end, first: images.start, image, prefix };
         let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
         let groups = params.items.div_ceil(WORKGROUP).into();
-        let launch =
-            Launch::new(&shaders[kind], constants, &params, groups, caps, Cost::new(y, 4 * (2 * y + table)))?;
-        Ok(Plan::single(if kind == 1 { "vec4" } else { "scalar" }, launch))
+        Launch::new(&shaders[kind], constants, &params, groups, caps, Cost::new(y, 4 * (2 * y + table)))
     }
 }
 
@@ -156,7 +169,8 @@ impl AddPosition {
     /// An invocation an item of the output.
     pub fn plan(config: &AddPositionConfig, caps: &Capabilities) -> Result<Plan> {
         config.check()?;
-        config.plan(&FORWARD, config.batch, caps)
+        let launch = config.launch(&FORWARD, config.batch, 0..config.batch, caps)?;
+        Ok(Plan::single(config.variant(), launch))
     }
 }
 
@@ -198,10 +212,17 @@ pub struct AddPositionBackwardArgs<'a> {
 }
 
 impl AddPositionBackward {
-    /// An invocation an item of the table.
+    /// An invocation an item of the table; several launches, one after the other, where there are more
+    /// images than one may walk through.
     pub fn plan(config: &AddPositionConfig, caps: &Capabilities) -> Result<Plan> {
         config.check()?;
-        config.plan(&BACKWARD, 1, caps)
+        let step = u64::from(config.batch).min(caps.rounds()) as u32;
+        let launches = (0..config.batch.div_ceil(step)).map(|i| {
+            let first = i * step;
+            config.launch(&BACKWARD, 1, first..config.batch.min(first.saturating_add(step)), caps)
+        });
+        let launches = launches.collect::<Result<_>>()?;
+        Ok(Plan { variant: config.variant(), launches, scratch: Vec::new() })
     }
 }
 
@@ -215,7 +236,11 @@ impl Kernel for AddPositionBackward {
             Arg::words("dtable", args.dtable, table),
             Arg::words("dx", args.dx, x),
         ];
-        Ok(Recording::single(self.context.bind(&self.plan.launches[0], &list)?))
+        let mut recording = Recording::new();
+        for launch in &self.plan.launches {
+            recording.push(self.context.bind(launch, &list)?);
+        }
+        Ok(recording)
     }
 }
 

@@ -86,6 +86,8 @@ impl TokenSelect {
         let n = u64::from(count("score", &[batch, tokens])?);
         // The index of a token must not be taken for none.
         check_config(n < u64::from(u32::MAX), "tokens", "fewer than 2^32 - 1 in the batch", n)?;
+        // Four searches, and a prefix sum of eight steps for each 256 tokens.
+        caps.check_rounds("tokens", tokens, 4 * 255 + 13 * u64::from(tokens.div_ceil(256)))?;
         check_workgroup("attention/token_select", 256, 2056, caps)?;
         let constants = Constants::new().bool("BY_RANK", order == TokenOrder::Rank);
         // Integer operations: five readings of each key, and the prefix sum.

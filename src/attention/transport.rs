@@ -144,7 +144,14 @@ impl TransportConfig {
     }
 
     fn workgroup(&self, caps: &Capabilities) -> u32 {
-        if caps.cpu || self.tokens <= 512 { 64 } else { 256 }
+        let few = caps.cpu && self.rounds(64) <= caps.rounds();
+        if few || self.tokens <= 512 { 64 } else { 256 }
+    }
+
+    /// Rounds of a column's loops at the most: 64 steps of Newton's method, eight digits of a value and
+    /// those of an index, and four more passes over the tokens, with a tree for each.
+    fn rounds(&self, workgroup: u32) -> u64 {
+        (64 + 8 + 7 + 4) * (u64::from(self.tokens.div_ceil(workgroup)) + 16)
     }
 
     fn launch(
@@ -156,6 +163,8 @@ impl TransportConfig {
         caps: &Capabilities,
     ) -> Result<Launch> {
         let workgroup = self.workgroup(caps);
+        caps.check_rounds("tokens", self.tokens, self.rounds(workgroup))?;
+        caps.check_rounds("experts", self.experts, self.experts.into())?;
         check_workgroup("attention/transport", workgroup, 8 * workgroup + 80, caps)?;
         let digits = (32 - (self.tokens - 1).leading_zeros()).div_ceil(4);
         let params = Params {

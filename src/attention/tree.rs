@@ -104,6 +104,8 @@ fn arborescence(weights: Vec<f64>, n: usize, root: usize) -> Vec<usize> {
         from[a] = cycle.iter().copied().reduce(better).unwrap_or(i);
         smaller[(m - 1) * m + a] = weights[from[a] * n + i];
     }
+    // One level of many is kept at a time.
+    drop(weights);
     // The root is outside every cycle.
     let small_root = outside.iter().position(|&i| i == root).unwrap_or(0);
     let small = arborescence(smaller, m, small_root);

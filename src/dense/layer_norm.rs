@@ -145,6 +145,8 @@ struct Params {
     epsilon: f32,
 }
 
+/// Times that an invocation reads its part of a row: for the mean, the variance and the output.
+const PASSES: u64 = 3;
 /// Of the sums over rows.
 const COLUMNS_WORKGROUP: u32 = 64;
 /// Invocations that keep a device busy.
@@ -170,7 +172,7 @@ impl LayerNormConfig {
     /// Invocations of a workgroup, those of a row, and the name.
     fn lanes(&self, caps: &Capabilities) -> (u32, u32, &'static str) {
         let items = self.items().1;
-        let narrow = caps.cpu || items <= 8;
+        let narrow = (caps.cpu || items <= 8) && PASSES * u64::from(items) <= caps.rounds();
         let default = if narrow { LayerNormVariant::Invocation } else { LayerNormVariant::Workgroup };
         match self.variant.unwrap_or(default) {
             LayerNormVariant::Invocation => (64, 1, "invocation"),
@@ -197,6 +199,7 @@ impl LayerNormConfig {
     /// The launch of a kernel that takes a row at a time.
     fn launch(&self, shaders: &'static [Shader; 2], caps: &Capabilities, cost: Cost) -> Result<Launch> {
         let (workgroup, lanes, _) = self.lanes(caps);
+        caps.check_rounds("width", self.width, PASSES * u64::from(self.items().1.div_ceil(lanes)))?;
         check_workgroup("dense/layer_norm", workgroup, if lanes > 1 { 8 * workgroup } else { 0 }, caps)?;
         let groups = self.rows.div_ceil(workgroup / lanes);
         let shader = &shaders[self.items().0];

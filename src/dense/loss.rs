@@ -74,6 +74,16 @@ pub enum CrossEntropyVariant {
     Workgroup,
 }
 
+/// What the logits are held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CrossEntropyTarget {
+    /// A class a row.
+    #[default]
+    Classes,
+    /// A weight for each class of a row, of any sum: mixed labels, or another model's shares.
+    Weights,
+}
+
 /// Cross-entropy of `rows` distributions over `classes` classes, from logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CrossEntropyConfig {
@@ -85,8 +95,31 @@ pub struct CrossEntropyConfig {
     pub scale: f32,
     /// Whether the gradient is computed.
     pub gradient: bool,
+    /// What the logits are held against.
+    pub target: CrossEntropyTarget,
+    /// Share of a row's weight that is spread evenly over all classes, 0 to 1 (label smoothing, Szegedy
+    /// et al. 2016, section 7; 0.1 there).
+    pub smoothing: f32,
     /// `None`: by the number of classes and the adapter.
     pub variant: Option<CrossEntropyVariant>,
+}
+
+impl CrossEntropyConfig {
+    /// Of classes, with the gradient of the mean, not smoothed.
+    #[must_use]
+    pub fn new(rows: u32, classes: u32) -> Self {
+        let target = CrossEntropyTarget::Classes;
+        Self { rows, classes, scale: 1.0, gradient: true, target, smoothing: 0.0, variant: None }
+    }
+
+    /// Elements of the target.
+    fn target_words(&self) -> u64 {
+        let each = match self.target {
+            CrossEntropyTarget::Classes => 1,
+            CrossEntropyTarget::Weights => self.classes.into(),
+        };
+        u64::from(self.rows) * each
+    }
 }
 
 /// Of the cross-entropy.
@@ -98,13 +131,13 @@ macro_rules! forms {
             "dense/loss",
             $entry,
             [index, scalars, block_sum, item_sum],
-            [read("logits"), read("target_class"), write("partial_sum")]
+            [read("logits"), read("target_bits"), write("partial_sum")]
         );
         static $with: Shader = shader!(
             "dense/loss",
             $entry_with,
             [index, scalars, block_sum, item_sum],
-            [read("logits"), read("target_class"), write("partial_sum"), write("gradient")]
+            [read("logits"), read("target_bits"), write("partial_sum"), write("gradient")]
         );
     };
 }
@@ -154,6 +187,8 @@ struct Params {
     classes: u32,
     factor: f32,
     parameter: f32,
+    kept: f32,
+    spread: f32,
 }
 
 /// Binds a loss's launch and those of its reduction.
@@ -210,9 +245,9 @@ impl ElementwiseLoss {
         let (width, items) = sum::items(count);
         let groups = sum::groups(items);
         let factor = (f64::from(scale) / f64::from(count)) as f32;
-        let params = Params { items, rows: 0, classes: 0, factor, parameter };
+        let params = Params { items, rows: 0, classes: 0, factor, parameter, kept: 1.0, spread: 0.0 };
         let (shader, buffers) = if gradient { (&ELEMENTS_GRADIENT[width], 3) } else { (&ELEMENTS[width], 2) };
-        let constants = sum::constants().u32("LOSS", loss.id());
+        let constants = sum::constants().u32("LOSS", loss.id()).bool("SOFT", false).bool("SMOOTH", false);
         let cost = Cost::new(n * if gradient { 5 } else { 3 }, n * 4 * buffers);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
         let mut plan = Plan::single("elements", first);
@@ -234,7 +269,8 @@ impl Kernel for ElementwiseLoss {
 }
 
 kernel! {
-    /// The mean cross-entropy `log(sum_c exp z_c) - z_target`, and its gradient.
+    /// The mean cross-entropy, and its gradient: of a row `sum_c t_c (log(sum_k exp z_k) - z_c)`, where the
+    /// weights `t` are 1 for the target class and 0 for all others, or given.
     CrossEntropy, CrossEntropyConfig
 }
 
@@ -243,10 +279,11 @@ kernel! {
 pub struct CrossEntropyArgs<'a> {
     /// Logits, `[rows, classes]`.
     pub logits: BufferView<'a>,
-    /// Target classes, u32 `[rows]`. A target that is not below `classes` skips its row: no loss,
-    /// zero gradient. The mean is over all `rows` all the same.
+    /// Target classes, u32 `[rows]`, or weights, f32 `[rows, classes]`, as configured. A class that is
+    /// not below `classes`, or weights of 0, skip the row: no loss, zero gradient. The mean is over all
+    /// `rows` all the same.
     pub target: BufferView<'a>,
-    /// The mean loss, `[1]`. NaN if any logit is NaN or infinite.
+    /// The mean loss, `[1]`. NaN if any logit or weight is NaN or infinite.
     pub loss: BufferView<'a>,
     /// `scale * d loss / d logits`, `[rows, classes]`; overwritten. Given exactly if configured.
     pub gradient: Option<BufferView<'a>>,
@@ -257,19 +294,25 @@ pub struct CrossEntropyArgs<'a> {
 impl CrossEntropy {
     /// Chooses the variant and the launches.
     pub fn plan(config: &CrossEntropyConfig, caps: &Capabilities) -> Result<Plan> {
-        let CrossEntropyConfig { rows, classes, scale, gradient, variant } = *config;
+        let CrossEntropyConfig { rows, classes, scale, gradient, target, smoothing, variant } = *config;
         check_config(rows > 0, "rows", "at least 1", rows)?;
         check_config(classes > 0, "classes", "at least 1", classes)?;
         check_config(scale.is_finite(), "scale", "finite", scale)?;
+        check_config((0.0..=1.0).contains(&smoothing), "smoothing", "0 to 1", smoothing)?;
         let n = u64::from(count("logits", &[rows, classes])?);
         // Strided loops step over the end of a row by up to a workgroup.
         check_config(classes <= u32::MAX - WORKGROUP, "classes", "below 2^32 - 256", classes)?;
-        let default = if caps.cpu || classes <= 64 {
+        // The maximum, the sum, and the gradient.
+        let rounds = 3 * u64::from(classes);
+        let default = if (caps.cpu || classes <= 64) && rounds <= caps.rounds() {
             CrossEntropyVariant::Invocation
         } else {
             CrossEntropyVariant::Workgroup
         };
-        let (groups, shader, name, bytes) = match (variant.unwrap_or(default), gradient) {
+        let variant = variant.unwrap_or(default);
+        let sharing = if variant == CrossEntropyVariant::Workgroup { u64::from(WORKGROUP) } else { 1 };
+        caps.check_rounds("classes", classes, rounds / sharing)?;
+        let (groups, shader, name, bytes) = match (variant, gradient) {
             (CrossEntropyVariant::Invocation, false) => (rows.div_ceil(WORKGROUP), &ROWS, "invocation", 4),
             (CrossEntropyVariant::Invocation, true) => {
                 (rows.div_ceil(WORKGROUP), &ROWS_GRADIENT, "invocation", 4)
@@ -279,10 +322,15 @@ impl CrossEntropy {
         };
         check_workgroup("dense/loss", WORKGROUP, WORKGROUP * bytes, caps)?;
         let factor = (f64::from(scale) / f64::from(rows)) as f32;
-        let params = Params { items: 0, rows, classes, factor, parameter: 0.0 };
-        let constants = sum::constants().u32("LOSS", 0);
+        let spread = (f64::from(smoothing) / f64::from(classes)) as f32;
+        let params =
+            Params { items: 0, rows, classes, factor, parameter: 0.0, kept: 1.0 - smoothing, spread };
+        // Weights are smoothed in any case: by 0 where nothing is.
+        let soft = target == CrossEntropyTarget::Weights;
+        let constants = sum::constants().u32("LOSS", 0).bool("SOFT", soft);
+        let constants = constants.bool("SMOOTH", !soft && smoothing > 0.0);
         let (flops, buffers) = if gradient { (7, 2) } else { (4, 1) };
-        let cost = Cost::new(n * flops, n * 4 * buffers + u64::from(rows) * 4);
+        let cost = Cost::new(n * flops, n * 4 * buffers + config.target_words() * 4);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
         let mut plan = Plan::single(name, first);
         sum::plan(&mut plan, groups, (1.0 / f64::from(rows)) as f32, caps)?;
@@ -297,7 +345,8 @@ impl Kernel for CrossEntropy {
         let CrossEntropyConfig { rows, classes, gradient, .. } = self.config;
         let n = u64::from(rows) * u64::from(classes);
         check_gradient(gradient, args.gradient)?;
-        let inputs = [Arg::words("logits", args.logits, n), Arg::words("target", args.target, rows.into())];
+        let target = Arg::words("target", args.target, self.config.target_words());
+        let inputs = [Arg::words("logits", args.logits, n), target];
         let gradient = args.gradient.map(|view| Arg::words("gradient", view, n));
         bind(&self.context, &self.plan, inputs, gradient, args.loss, args.scratch)
     }

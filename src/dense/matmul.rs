@@ -1,6 +1,6 @@
 //! Matrix products (`shaders/dense/matmul.wgsl`).
 
-use super::Activation;
+use super::{Activation, matmul_packed};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
     Shader, check_config, check_workgroup, count, kernel, read, shader, write,
@@ -16,6 +16,10 @@ pub enum MatmulVariant {
     /// For CPU adapters: 16 x 8 results an invocation, shared operands by shuffles. Needs
     /// subgroups of 8.
     Subgroup,
+    /// For large products on CPU adapters: operands are first copied into panels that are read in
+    /// order, 32 x 8 results an invocation. Needs subgroups of 8, and rows of A, B and Y that are
+    /// multiples of 4 long.
+    Packed,
 }
 
 /// `Y[b] = activation(scale op(A[b]) op(B[b]) + C[b] + bias)`, with `op(A)` `[m, k]`, `op(B)` `[k, n]`
@@ -53,7 +57,8 @@ pub struct MatmulConfig {
     /// Keep what goes into the activation, for its backward pass.
     pub keep: bool,
     /// Parts that each sum is cut into, each with workgroups of its own; `None`: as many as keep
-    /// the device busy. Fixed by the sizes alone, so results repeat bit by bit.
+    /// the device busy. More where an invocation's loops would be too long for a CPU adapter. Fixed by
+    /// the sizes and the device alone, so results repeat bit by bit.
     pub slices: Option<u32>,
     /// `None`: what suits the device.
     pub variant: Option<MatmulVariant>,
@@ -107,14 +112,30 @@ impl MatmulConfig {
         a.is_multiple_of(4) && b.is_multiple_of(4) && self.n.is_multiple_of(4) && pairs
     }
 
+    /// Whether packing A, which is read for every 64 columns, and B, which is read for every 32 rows,
+    /// costs little beside the product: it takes as long as 20 rows and 20 columns of it.
+    fn is_large(&self) -> bool {
+        let (m, n) = (u64::from(self.m), u64::from(self.n));
+        m * n >= 96 * (m + n)
+    }
+
+    /// Whether nothing happens to the sums.
+    fn is_plain(&self) -> bool {
+        let plain = self.scale == 1.0 && self.activation == Activation::Identity;
+        plain && !self.accumulate && !self.bias && !self.keep
+    }
+
     fn variant(&self, caps: &Capabilities) -> Result<MatmulVariant> {
         let what = "matmul";
         if self.half && !caps.f16 {
             return Err(Error::FeatureMissing { what, feature: "SHADER_F16" });
         }
         let check = |variant| match variant {
-            MatmulVariant::Subgroup if caps.subgroups != Some((8, 8)) => {
+            MatmulVariant::Subgroup | MatmulVariant::Packed if caps.subgroups != Some((8, 8)) => {
                 Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" })
+            }
+            MatmulVariant::Packed => {
+                check_config(self.is_even(), "variant", "rows that are multiples of 4 long", "Packed")
             }
             MatmulVariant::Tiled => check_workgroup(what, 64, 8192, caps),
             _ => Ok(()),
@@ -122,7 +143,11 @@ impl MatmulConfig {
         match self.variant {
             Some(variant) => check(variant).map(|()| variant),
             None => {
-                let suits = if caps.cpu { MatmulVariant::Subgroup } else { MatmulVariant::Tiled };
+                let suits = match caps.cpu {
+                    true if self.is_even() && self.is_large() => MatmulVariant::Packed,
+                    true => MatmulVariant::Subgroup,
+                    false => MatmulVariant::Tiled,
+                };
                 Ok(check(suits).map_or(MatmulVariant::Naive, |()| suits))
             }
         }
@@ -219,6 +244,14 @@ impl Matmul {
             }
             None => BUSY.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
         };
+        // The rounds of an invocation's loops for sixteen terms of a sum, at the most.
+        let rounds = match variant {
+            MatmulVariant::Naive => 16 * 6,
+            MatmulVariant::Tiled => 1 + 17 + 10,
+            _ => 16,
+        };
+        let longest = (caps.rounds() / rounds).saturating_mul(16).min(u64::from(config.k));
+        let slices = slices.max(u64::from(config.k).div_ceil(longest) as u32);
         let slice_k = config.k.div_ceil(slices).next_multiple_of(16);
         // Rounding a slice up may leave none for the last ones.
         let slices = config.k.div_ceil(slice_k);
@@ -246,6 +279,8 @@ impl Matmul {
             MatmulVariant::Naive => (&NAIVE, tiles(1, 4).div_ceil(64), "naive"),
             MatmulVariant::Tiled => (&TILED, tiles(8 * side, 8 * side), "tiled"),
             MatmulVariant::Subgroup => (&SUBGROUP, tiles(16, 64), "subgroup"),
+            // Has shaders of its own.
+            MatmulVariant::Packed => (&SUBGROUP, 0, "packed"),
         };
         let even = usize::from(config.is_even() && variant == MatmulVariant::Subgroup);
         let constants = |half: bool, sliced: bool| {
@@ -266,7 +301,13 @@ impl Matmul {
         let inputs = element * (u64::from(a) + u64::from(b));
         let extra = 4 * u64::from(y) * (1 + u64::from(config.accumulate) + u64::from(config.keep));
         let keep = usize::from(config.keep);
-        if !sliced {
+        let packed = variant == MatmulVariant::Packed;
+        if packed && !sliced && config.is_plain() {
+            let cost = Cost::new(flops, inputs + extra);
+            let (launches, scratch) = matmul_packed::plan(config, slices, slice_k, cost, caps)?;
+            return Ok(Plan { variant: name, launches, scratch });
+        }
+        if !packed && !sliced {
             let shader = &shaders[even][keep];
             let cost = Cost::new(flops, inputs + extra);
             let launch = Launch::new(shader, constants(config.half, false), &params, groups, caps, cost)?;
@@ -274,8 +315,14 @@ impl Matmul {
         }
         let partial = u64::from(slices) * u64::from(y) * 4;
         let cost = Cost::new(flops, inputs);
-        let product =
-            Launch::new(&shaders[even][0], constants(config.half, true), &params, groups, caps, cost)?;
+        let (mut launches, mut scratch) = match packed {
+            true => matmul_packed::plan(config, slices, slice_k, cost, caps)?,
+            false => {
+                let constants = constants(config.half, true);
+                let product = Launch::new(&shaders[even][0], constants, &params, groups, caps, cost)?;
+                (vec![product], Vec::new())
+            }
+        };
         let even = usize::from(config.n.is_multiple_of(4));
         let groups =
             (u64::from(config.batch) * u64::from(config.m) * u64::from(config.n.div_ceil(4))).div_ceil(64);
@@ -287,7 +334,9 @@ impl Matmul {
             caps,
             Cost::new(0, extra),
         )?;
-        Ok(Plan { variant: name, launches: vec![product, sum], scratch: vec![partial] })
+        launches.push(sum);
+        scratch.push(partial);
+        Ok(Plan { variant: name, launches, scratch })
     }
 }
 
@@ -316,19 +365,42 @@ impl Kernel for Matmul {
             _ => None,
         };
         let out = Arg::words("y", args.y, y);
-        let launches = &self.plan.launches;
+        let scratch = |name, index| {
+            let words = self.plan.scratch.get(index).map_or(0, |bytes| bytes / 4);
+            Ok::<_, Error>(Arg::words(name, args.scratch.view(index)?, words))
+        };
+        let bind = |launch, all: &[Arg<'_>]| self.context.bind(launch, all);
         // Where there is no bias, the shader never reads what stands for it.
-        if launches.len() == 1 {
-            let mut all = vec![a, b, bias.unwrap_or(a), out];
+        let epilogue = |input, other| {
+            let mut all = vec![input, other, bias.unwrap_or(input), out];
             all.extend(kept);
-            return Ok(Recording::single(self.context.bind(&launches[0], &all)?));
+            all
+        };
+        let mut recording;
+        let sum;
+        match &self.plan.launches[..] {
+            [product] => return Ok(Recording::single(bind(product, &epilogue(a, b))?)),
+            [product, last] => {
+                let partial = scratch("scratch 0", 0)?;
+                recording = Recording::single(bind(product, &[a, b, a, partial])?);
+                sum = Some((last, partial));
+            }
+            [pack_a, pack_b, product, rest @ ..] => {
+                let panels = [scratch("scratch 0", 0)?, scratch("scratch 1", 1)?];
+                recording = Recording::single(bind(pack_a, &[a, panels[0]])?);
+                recording.push(bind(pack_b, &[b, panels[1]])?);
+                sum = match rest.first() {
+                    Some(last) => Some((last, scratch("scratch 2", 2)?)),
+                    None => None,
+                };
+                let to = sum.map_or(out, |(_, partial)| partial);
+                recording.push(bind(product, &[panels[0], panels[1], to])?);
+            }
+            [] => return Err(missing("launches")),
         }
-        let partial = self.plan.scratch.first().map_or(0, |bytes| bytes / 4);
-        let partial = Arg::words("scratch 0", args.scratch.view(0)?, partial);
-        let mut recording = Recording::single(self.context.bind(&launches[0], &[a, b, a, partial])?);
-        let mut all = vec![partial, partial, bias.unwrap_or(partial), out];
-        all.extend(kept);
-        recording.push(self.context.bind(&launches[1], &all)?);
+        if let Some((last, partial)) = sum {
+            recording.push(bind(last, &epilogue(partial, partial))?);
+        }
         Ok(recording)
     }
 }

@@ -10,6 +10,8 @@ pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod matmul;
+mod matmul_pack;
+mod matmul_packed;
 pub mod norm;
 pub mod optimizer;
 pub mod random;

@@ -42,8 +42,8 @@ pub struct ReduceConfig {
     pub inner: u32,
     /// `None`: chosen from the shape; columns on CPU adapters.
     pub variant: Option<ReduceVariant>,
-    /// The longest part of the axis that one pass reduces, at least 2; a longer axis takes several
-    /// passes. `None`: 4,096 for columns, 65,536 for rows, less where there are few outputs.
+    /// The longest part of the axis that one pass reduces, at least 2, and on a CPU adapter at most
+    /// some 58,000 (64 times as many for rows); a longer axis takes several passes. `None`: 4,096 for columns, 65,536 for rows, less where there are few outputs.
     pub part: Option<u32>,
 }
 
@@ -335,6 +335,11 @@ impl ReduceForward {
             let flops = elements * if norm && first { 2 } else { 1 };
             let cost = Cost::new(flops, 4 * (read + words * u64::from(results)));
             let run = own.next_power_of_two().min(RUN);
+            caps.check_rounds(
+                "part",
+                config.part.unwrap_or(length),
+                u64::from(own) + 2 * u64::from(own / run),
+            )?;
             let constants = constants(workgroup, item)
                 .u32("ITEMS", 1)
                 .u32("RUN", run)

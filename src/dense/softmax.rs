@@ -137,7 +137,13 @@ impl SoftmaxConfig {
         let width = usize::from(self.n.is_multiple_of(4));
         let items = if width == 1 { self.n / 4 } else { self.n };
         let short = if caps.cpu { self.rows >= 64 || self.n <= 1024 } else { self.n <= 32 };
-        let default = if short { SoftmaxVariant::Invocation } else { SoftmaxVariant::Workgroup };
+        // The maximum, the sum, and the output.
+        let rounds = 3 * u64::from(items);
+        let default = if short && rounds <= caps.rounds() {
+            SoftmaxVariant::Invocation
+        } else {
+            SoftmaxVariant::Workgroup
+        };
         let variant = self.variant.unwrap_or(default);
         let workgroup = match variant {
             SoftmaxVariant::Workgroup if items > WORKGROUPS[0] * HELD => WORKGROUPS[1],
@@ -146,6 +152,8 @@ impl SoftmaxConfig {
         check_workgroup("dense/softmax", workgroup, 4 * workgroup, caps)?;
         let length = workgroup * HELD;
         let parts = if variant == SoftmaxVariant::Invocation { 1 } else { items.div_ceil(length) };
+        let rounds = if variant == SoftmaxVariant::Invocation { rounds } else { 2 * u64::from(parts) };
+        caps.check_rounds("n", self.n, rounds)?;
         let SoftmaxBias { rows: bias_rows, repeat: bias_repeat } =
             self.bias.unwrap_or(SoftmaxBias { rows: 1, repeat: 1 });
         let params =

@@ -1,5 +1,7 @@
 //! What a device can do, and what to ask of an adapter before the device exists.
 
+use super::error::{Result, check_config};
+
 /// What the kernels choose their variants by; read from the device alone.
 ///
 /// All fields are public so that a plan can be made for a device that is not at hand.
@@ -59,6 +61,19 @@ impl Capabilities {
     #[must_use]
     pub fn workgroup_bytes(&self) -> u32 {
         self.limits.max_compute_workgroup_storage_size
+    }
+
+    /// The rounds that all loops of an invocation may have together. Mesa's llvmpipe ends them after
+    /// 65,535, without a word, and results are wrong. A loop of `n` turns has `n + 1` rounds, and there is
+    /// room here for small loops that a plan does not count. GPU drivers have no such limit.
+    pub(crate) fn rounds(&self) -> u64 {
+        if self.cpu { 60_000 } else { u64::MAX }
+    }
+
+    /// `Err(Config)` where the loops of an invocation have too many rounds, which grow with `value`.
+    pub(crate) fn check_rounds(&self, what: &'static str, value: u32, rounds: u64) -> Result<()> {
+        let most = u128::from(value) * u128::from(self.rounds()) / u128::from(rounds.max(1));
+        check_config(rounds <= self.rounds(), what, &format!("at most {most} on a CPU adapter"), value)
     }
 }
 

@@ -102,7 +102,10 @@ pub enum Error {
         feature: &'static str,
     },
     /// An index would not fit into 32 bits.
-    #[error("`{what}` has {elements} elements; indices must stay below 2^32")]
+    #[error(
+        "`{what}` has {elements} elements, which take {} bytes at 4 each; indices must stay below 2^32",
+        elements.saturating_mul(4)
+    )]
     IndexOverflow {
         /// The argument.
         what: &'static str,

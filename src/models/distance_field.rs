@@ -3,14 +3,20 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::field_network::{FieldNetwork, FieldNetworkConfig, Pass, with_finest};
 use super::fit::{FitConfig, Progress};
-use super::grid_network::{GridNetwork, GridNetworkConfig};
+use super::hybrid::{Hybrid, RadialBasesConfig};
 use super::mesh::{Cube, Mesh};
 #[cfg(feature = "blocking")]
 use super::mesh::{MeshSearch, SearchOutputs, TILE};
-use crate::dense::{Add, AddArgs, AddConfig, Loss, RandomState};
-use crate::dispatch::{Context, Kernel, Result, check_config};
-use crate::radial::{GridEncodingConfig, MeshSign};
+#[cfg(feature = "blocking")]
+use super::mesh_batches::MeshBatches;
+use crate::dense::{Loss, RandomState};
+use crate::dispatch::{BufferView, Context, Kernel, Planned, Result, check_config};
+use crate::radial::{
+    CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport, FieldPoints,
+    GridEncodingConfig, Importance, MeshSign, RadialFunction, RadialShape,
+};
 use crate::train::{Checkpoint, Tensor};
 
 /// What a field is made of.
@@ -22,6 +28,9 @@ pub struct DistanceFieldConfig {
     pub width: u32,
     /// Hidden layers, 1 to 8.
     pub layers: u32,
+    /// Radial bases beside the grid; then the first hidden layer has a sinusoid. `None`: the grid
+    /// alone.
+    pub radial: Option<RadialBasesConfig>,
 }
 
 impl Default for DistanceFieldConfig {
@@ -29,26 +38,50 @@ impl Default for DistanceFieldConfig {
     /// grid of the published hybrid field.
     fn default() -> Self {
         let grid = GridEncodingConfig { dims: 3, features: 1, ..GridEncodingConfig::default() };
-        Self { grid, width: 64, layers: 2 }.with_finest(2048)
+        Self { grid, width: 64, layers: 2, radial: None }.with_finest(2048)
     }
 }
 
 impl DistanceFieldConfig {
+    /// The published hybrid: 8 neighbours, 16 features of hat functions, and as many centres as make it as large
+    /// as a grid of 16 levels and 2 features with tables of `2^log2_table_size` entries, shapes counted with the
+    /// centres.
+    pub fn hybrid(log2_table_size: u32) -> Result<Self> {
+        let mut hybrid = Self::default();
+        hybrid.grid.log2_table_size = log2_table_size;
+        let mut reference = hybrid.parts();
+        reference.grid.features = 2;
+        let radial = RadialBasesConfig {
+            centres: 0,
+            neighbours: 8,
+            features: 16,
+            function: RadialFunction::Hat,
+            shape: RadialShape::Scalar,
+            extent: [1.0; 2],
+            frequencies: [1.0, 8.0],
+            hidden_frequencies: [30.0, 300.0],
+        };
+        hybrid.radial = Some(radial);
+        let centres = hybrid.parts().centres_for(&reference, 2048)?;
+        Ok(Self { radial: Some(RadialBasesConfig { centres, ..radial }), ..hybrid })
+    }
+
     /// With another finest resolution. Long fits use fine cells; a short one cannot fill them, and
     /// leaves noise there.
     #[must_use]
-    pub fn with_finest(mut self, finest: u32) -> Self {
-        let ratio = f64::from(finest) / f64::from(self.grid.base_resolution.max(1));
-        self.grid.growth = ratio.max(1.0).powf(1.0 / f64::from(self.grid.levels.max(2) - 1));
-        self
+    pub fn with_finest(self, finest: u32) -> Self {
+        Self { grid: with_finest(self.grid, finest), ..self }
     }
 
-    fn check(&self) -> Result<()> {
-        check_config(self.grid.dims == 3, "dims", "3 for a distance field", self.grid.dims)
+    /// Trained numbers: table entries, weights and biases, without padding of the weights, and the features of
+    /// the centres.
+    pub fn parameter_count(&self) -> Result<u64> {
+        self.parts().parameter_count()
     }
 
-    fn parts(&self) -> GridNetworkConfig {
-        GridNetworkConfig { grid: self.grid, width: self.width, layers: self.layers, outputs: 1 }
+    fn parts(&self) -> FieldNetworkConfig {
+        let Self { grid, width, layers, radial } = *self;
+        FieldNetworkConfig { grid, width, layers, outputs: 1, radial }
     }
 }
 
@@ -79,7 +112,7 @@ pub struct DistanceField {
     config: DistanceFieldConfig,
     cube: Cube,
     /// Its positions lie in `[0, 1]^3`, and so do its distances: half of those in `[-1, 1]^3`.
-    network: GridNetwork,
+    network: FieldNetwork,
 }
 
 fn metadata(cube: &Cube) -> Vec<(&'static str, String)> {
@@ -93,11 +126,22 @@ fn metadata(cube: &Cube) -> Vec<(&'static str, String)> {
 impl DistanceField {
     /// For surfaces in `cube`, with initial values from a seed.
     pub fn new(context: &Context, config: DistanceFieldConfig, cube: Cube, seed: u64) -> Result<Self> {
-        config.check()?;
+        config.parts().check(3)?;
         let fits = cube.centre.iter().all(|x| x.is_finite()) && cube.half.is_finite() && cube.half > 0.0;
         check_config(fits, "cube", "finite and not empty", cube)?;
-        let network = GridNetwork::new(context, config.parts(), seed, metadata(&cube))?;
+        let network = FieldNetwork::new(context, config.parts(), seed, metadata(&cube))?;
         Ok(Self { config, cube, network })
+    }
+
+    /// As [`new`](Self::new) for a mesh's cube, with the centres of a hybrid placed by the mesh: weighted k-means
+    /// of points as a fit has them, each with the weight `1 / |distance|`.
+    #[cfg(feature = "blocking")]
+    pub fn for_mesh(context: &Context, config: DistanceFieldConfig, mesh: &Mesh, seed: u64) -> Result<Self> {
+        let field = Self::new(context, config, mesh.cube(), seed)?;
+        if let Some(hybrid) = &field.network.hybrid {
+            place_centres(context, hybrid, &MeshSearch::new(context, &mesh.in_unit(&field.cube))?, seed)?;
+        }
+        Ok(field)
     }
 
     /// The configuration.
@@ -135,26 +179,21 @@ impl DistanceField {
         crate::dispatch::count("batch", &[fit.batch, 3])?;
         let context = self.network.context.clone();
         let search = MeshSearch::new(&context, &mesh.in_unit(&self.cube))?;
-        let positions = Tensor::new(&context, "positions", &[fit.batch, 3])?;
-        // On the surface the distance is 0.
-        let target = Tensor::from_slice(&context, "target", &[fit.batch], &vec![0.0; fit.batch as usize])?;
-        let counts = counts(fit.batch);
-        let rest = SearchOutputs::new(&context, fit.batch - counts[0])?;
-        let state = context.create_storage("state", RandomState::WORDS * 4)?;
-        let mut before = search.sample(&state, &positions, counts, 0.5 * SIGMA)?;
-        let sign = MeshSign::Approximate { beta: 2.0 };
-        before.append(search.search(counts[0], &positions, &target, &rest, sign)?);
-        let scaled = Tensor::new(&context, "scaled target", &[fit.batch])?;
-        let scale = AddConfig { count: fit.batch, a: SCALE, b: 0.0, variant: None };
-        let args = AddArgs { x: target.view(), y: scaled.view() };
-        before.append(Add::new(&context, scale)?.prepare(&args)?);
+        let mut step = self.network.step(fit.batch)?;
+        let tensors = [&step.pass.positions, &step.target];
+        let mut batches =
+            MeshBatches::new(&search, counts(fit.batch), 0.5 * SIGMA, SCALE, fit.seed, tensors)?;
+        let location = self.network.locate(&mut step)?;
         let loss = Loss::Relative { epsilon: 0.5 * SCALE * EPSILON };
-        let trainer = self.network.trainer(loss, before, &positions, &scaled)?;
-        let mut feed = |step| {
-            context.write(&state, 0, RandomState::new(fit.seed, step).bytes());
-            Ok(())
-        };
+        let trainer = self.network.trainer(&mut step, loss, location.find, 1.0)?;
+        context.run_blocking(&location.build)?;
+        let mut feed = |step| batches.write(step);
         self.network.fit(&trainer, fit, &mut feed, report)
+    }
+
+    /// In the unit cube, clamped to it.
+    fn units(&self, points: &[[f32; 3]]) -> Vec<[f32; 3]> {
+        points.iter().map(|&p| self.cube.unit(p).map(|x| x.clamp(0.0, 1.0))).collect()
     }
 
     /// The field's distances at points of the cube; others are clamped to it.
@@ -162,14 +201,32 @@ impl DistanceField {
     pub fn distances(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
         let tile = points.len().clamp(1, TILE as usize);
         let context = &self.network.context;
-        let tiles = self.network.evaluation(tile as u32)?;
+        let tiles = self.network.evaluation(tile as u32, false)?;
         let mut all = Vec::with_capacity(points.len());
         for chunk in points.chunks(tile) {
-            let units: Vec<[f32; 3]> = chunk.iter().map(|&p| self.cube.unit(p)).collect();
-            context.write(tiles.positions.buffer(), 0, bytemuck::cast_slice(&units));
+            let units = self.units(chunk);
+            context.write(tiles.pass.positions.buffer(), 0, bytemuck::cast_slice(&units));
             context.run_blocking(&tiles.recording)?;
-            let values = tiles.output.read(context)?;
+            let values = tiles.pass.output.read(context)?;
             all.extend(values[..chunk.len()].iter().map(|d| 2.0 * self.cube.half / SCALE * d));
+        }
+        Ok(all)
+    }
+
+    /// The slopes of the field at points of the cube: near the surface unit vectors that point outside, nearly.
+    ///
+    /// Where the set of a point's neighbours changes, and on the borders of the grid's cells, a field has no slope:
+    /// it is that on one side.
+    #[cfg(feature = "blocking")]
+    pub fn gradient(&self, points: &[[f32; 3]]) -> Result<Vec<[f32; 3]>> {
+        let mut all = Vec::with_capacity(points.len());
+        for chunk in points.chunks(TILE as usize) {
+            let units = self.units(chunk);
+            let write = |pass: &Pass| pass.positions.write(&self.network.context, units.as_flattened());
+            let (of_grid, of_bases) = self.network.position_gradients(chunk.len() as u32, &write)?;
+            // Positions are in units of the cube's edge, and so are distances.
+            let at = |i: usize| (of_grid[i] + of_bases.get(i).unwrap_or(&0.0)) / SCALE;
+            all.extend((0..chunk.len()).map(|i| [at(3 * i), at(3 * i + 1), at(3 * i + 2)]));
         }
         Ok(all)
     }
@@ -183,12 +240,90 @@ impl DistanceField {
     /// Reads what [`save`](Self::save) wrote.
     pub fn load(context: &Context, path: &Path) -> Result<Self> {
         let file = Checkpoint::load(path)?;
-        let GridNetworkConfig { grid, width, layers, .. } = GridNetworkConfig::of_file(&file, path, 3, 1)?;
-        let config = DistanceFieldConfig { grid, width, layers };
+        let parts = FieldNetworkConfig::of_file(&file, path, 3, 1)?;
+        let FieldNetworkConfig { grid, width, layers, radial, .. } = parts;
+        let config = DistanceFieldConfig { grid, width, layers, radial };
         let number = |name| file.get::<f32>(path, name);
         let centre = [number("centre_x")?, number("centre_y")?, number("centre_z")?];
         let cube = Cube { centre, half: number("half")? };
-        let network = GridNetwork::of_file(context, config.parts(), &file, path, metadata(&cube))?;
+        let network = FieldNetwork::of_file(context, parts, &file, path, metadata(&cube))?;
         Ok(Self { config, cube, network })
+    }
+}
+
+/// Points that choose and move the centres, for each of them.
+const POINTS_OF_A_CENTRE: u32 = 16;
+
+/// Centres and shapes of a mesh in the unit cube.
+#[cfg(feature = "blocking")]
+fn place_centres(context: &Context, hybrid: &Hybrid, search: &MeshSearch, seed: u64) -> Result<()> {
+    let centres = hybrid.config.centres;
+    let points = centres.saturating_mul(POINTS_OF_A_CENTRE).clamp(1 << 12, 1 << 22);
+    let positions = Tensor::new(context, "positions", &[points, 3])?;
+    let distances = Tensor::new(context, "distances", &[points])?;
+    let state = context.create_storage_with("state", RandomState::new(seed, 0).bytes())?;
+    let mut recording = search.sample(&state, &positions, counts(points), 0.5 * SIGMA, true)?;
+    let rest = SearchOutputs::new(context, points)?;
+    recording.append(search.search(0, &positions, &distances, &rest, MeshSign::None)?);
+    let config = CentreInitialisationConfig {
+        importance: Importance::InverseDistance { points },
+        points: FieldPoints::Positions { dims: 3, points, extent: [1.0; 3], resolution: [2048; 3] },
+        centres,
+        iterations: 10,
+        alpha: 0.5,
+        // Of hat functions, as published.
+        scale: 4.0,
+        stream: 1,
+    };
+    let initialisation = CentreInitialisation::new(context, config)?;
+    let matrices = Tensor::new(context, "matrices", &[centres, 6])?;
+    let report = context.create_storage("report", CentreReport::WORDS * 4)?;
+    let scratch = initialisation.create_scratch()?;
+    recording.append(initialisation.prepare(&CentreInitialisationArgs {
+        values: distances.view(),
+        positions: Some(positions.view()),
+        state: BufferView::new(&state),
+        centres: hybrid.centres.view(),
+        shapes: matrices.view(),
+        report: BufferView::new(&report),
+        scratch: &scratch,
+    })?);
+    context.run_blocking(&recording)?;
+    let scalars: Vec<f32> = matrices.read(context)?.chunks(6).map(scalar_shape).collect();
+    hybrid.shapes.write(context, &scalars)
+}
+
+/// One over the width of a covariance along a mean axis, from the upper triangle of its inverse.
+fn scalar_shape(inverse: &[f32]) -> f32 {
+    let [xx, xy, xz, yy, yz, zz] = std::array::from_fn(|i| f64::from(inverse[i]));
+    // The trace of the covariance, by cofactors.
+    let minors = [yy * zz - yz * yz, xx * zz - xz * xz, xx * yy - xy * xy];
+    let determinant = xx * minors[0] - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz);
+    let trace: f64 = minors.iter().sum::<f64>() / determinant;
+    (3.0 / trace).sqrt() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chen et al. 2023: parameters of the models for signed distances.
+    #[test]
+    fn parameter_counts_are_the_published_ones() {
+        let count = |log2| {
+            let config = DistanceFieldConfig::hybrid(log2).unwrap();
+            (config.radial.unwrap().centres, config.parameter_count().unwrap())
+        };
+        assert_eq!(count(15), (23_600, 856_009));
+        assert_eq!(count(14), (12_280, 448_489));
+        assert_eq!(count(13), (6_347, 234_897));
+        assert_eq!(count(12), (3_275, 124_305));
+    }
+
+    #[test]
+    fn a_scalar_shape_has_the_mean_variance() {
+        // Variances 4, 1 and 1/4: their mean is 1.75.
+        let shape = scalar_shape(&[0.25, 0.0, 0.0, 1.0, 0.0, 4.0]);
+        assert!((shape - 1.75f32.sqrt().recip()).abs() < 1e-6, "{shape}");
     }
 }

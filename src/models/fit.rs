@@ -1,4 +1,4 @@
-//! How fields are fitted: what a fit is told and tells, the optimiser, the steps and the checkpoints.
+//! How models are fitted: what a fit is told and tells, the optimiser, the steps and the checkpoints.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 use crate::dense::{Method, Optimizer, OptimizerArgs, OptimizerConfig, StepValues};
 use crate::dispatch::{BufferView, Context, Error, Kernel, Recording, Result, Scratch, check_config};
 use crate::radial::FusedMlpConfig;
-use crate::train::{Checkpoint, Parameters, Schedule, Tensor};
+use crate::train::{Checkpoint, Parameters, Schedule, Tensor, Update};
 
-/// How a field is fitted.
+/// How a model is fitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitConfig {
     /// Training steps in all, those before a resume included.
     pub steps: u64,
-    /// Points (pixels) of a step.
+    /// Points (pixels, images) of a step.
     pub batch: u32,
-    /// Learning rate of Adam (betas 0.9 and 0.99, epsilon 1e-15).
+    /// Learning rate: of Adam (betas 0.9 and 0.99, epsilon 1e-15) for fields that do not say otherwise.
     pub learning_rate: f64,
     /// Its course.
     pub schedule: Schedule,
-    /// Seed of the choice of points, or of the order of pixels.
+    /// Seed of the choice of points, of the order of pixels, or of what a step draws.
     pub seed: u64,
     /// Steps between two calls of the callback; at each the loss is read and must be finite.
     pub report_every: u64,
     /// Where checkpoints go, and the steps between two of them.
     pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint instead of from the field's present parameters.
+    /// Go on from the checkpoint instead of from the model's present parameters.
     pub resume: bool,
 }
 
@@ -42,7 +42,8 @@ impl FitConfig {
 pub struct Progress {
     /// Steps done.
     pub step: u64,
-    /// Mean loss of the last batch: squared error of a picture, relative error of a distance field.
+    /// Mean loss of the last batch: squared error of a picture, relative error of a distance field,
+    /// cross-entropy of a classifier.
     pub loss: f64,
     /// The same in dB: the PSNR, where the loss is a squared error.
     pub psnr: f64,
@@ -50,7 +51,8 @@ pub struct Progress {
     pub steps_per_second: f64,
 }
 
-const METHOD: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
+/// That of grids, most of whose entries get no gradient in a step (Mueller et al. 2022, section 4).
+const ADAM: Method = Method::Adam { betas: [0.9, 0.99], epsilon: 1e-15, decoupled: false };
 
 /// Numbers uniform in `+-size`, one after the other.
 pub(super) fn uniform(seed: u64) -> impl FnMut(f32) -> f32 {
@@ -97,8 +99,9 @@ pub(super) struct Trained<'a> {
 pub(super) struct Trainer {
     step: wgpu::Buffer,
     loss: Tensor,
-    /// Adam's two of each parameter, with their names in a file.
+    /// Those of the optimiser, with their names in a file.
     moments: Vec<(String, Tensor)>,
+    betas: [f32; 2],
     recording: Recording,
     _scratch: Vec<Scratch>,
 }
@@ -107,6 +110,18 @@ impl Trainer {
     /// `recording` computes the loss and the gradients.
     pub fn new(
         context: &Context,
+        recording: Recording,
+        loss: Tensor,
+        trained: &[Trained<'_>],
+        scratch: Vec<Scratch>,
+    ) -> Result<Self> {
+        Self::with_method(context, ADAM, recording, loss, trained, scratch)
+    }
+
+    /// The same with a method of its own.
+    pub fn with_method(
+        context: &Context,
+        method: Method,
         mut recording: Recording,
         loss: Tensor,
         trained: &[Trained<'_>],
@@ -123,7 +138,7 @@ impl Trainer {
             let config = OptimizerConfig {
                 skip_zero_gradient: *skip_zero_gradient,
                 rate: *rate,
-                ..OptimizerConfig::new(parameter.len(), METHOD)
+                ..OptimizerConfig::new(parameter.len(), method)
             };
             recording.append(Optimizer::new(context, config)?.prepare(&OptimizerArgs {
                 step: BufferView::new(&step),
@@ -134,7 +149,30 @@ impl Trainer {
             })?);
             moments.extend([(format!("adam.{name}.1"), first), (format!("adam.{name}.2"), second)]);
         }
-        Ok(Self { step, loss, moments, recording, _scratch: scratch })
+        Ok(Self { step, loss, moments, betas: method.betas(), recording, _scratch: scratch })
+    }
+
+    /// `recording` computes the loss and the gradients, and ends with the update of the parameters of these
+    /// names.
+    pub fn of_update<'a>(
+        update: &Update,
+        names: impl Iterator<Item = &'a str>,
+        loss: Tensor,
+        recording: Recording,
+    ) -> Self {
+        let moments = names.zip(update.moments()).flat_map(|(name, moments)| {
+            (1..).zip(moments).filter_map(move |(i, moment)| {
+                moment.as_ref().map(|moment| (format!("moment.{name}.{i}"), moment.clone()))
+            })
+        });
+        Self {
+            step: update.values().clone(),
+            loss,
+            moments: moments.collect(),
+            betas: update.betas(),
+            recording,
+            _scratch: Vec::new(),
+        }
     }
 
     /// Runs the steps of a fit. `feed` is called before each with the number of steps done; `tensors` are
@@ -161,7 +199,7 @@ impl Trainer {
         while step < fit.steps {
             feed(step)?;
             let rate = fit.learning_rate * fit.schedule.factor(step);
-            let values = StepValues::new(step + 1, rate as f32, METHOD.betas());
+            let values = StepValues::new(step + 1, rate as f32, self.betas);
             context.write(&self.step, 0, values.bytes());
             context.run_blocking(&self.recording)?;
             step += 1;

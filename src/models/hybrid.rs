@@ -1,26 +1,112 @@
 //! The radial half of a hybrid field: bases with frozen centres and shapes, their features beside
 //! those of the grid, and the first hidden layer with its sinusoid.
 
-use super::radial_field::RadialBasesConfig;
+use std::path::Path;
+
+use super::field_network::Location;
 use crate::dense::{
     ConcatenateBackward, ConcatenateBackwardArgs, ConcatenateConfig, ConcatenateForward,
     ConcatenateForwardArgs, InvertedIndex, InvertedIndexArgs, InvertedIndexConfig, LinearBackward,
     LinearBackwardArgs, LinearConfig, LinearForward, LinearForwardArgs,
 };
-use crate::dispatch::{Context, Kernel, Planned, Recording, Result, Scratch};
+use crate::dispatch::{Context, Kernel, Planned, Recording, Result, Scratch, check_config};
 use crate::radial::{
     FeatureSinusoidBackward, FeatureSinusoidBackwardArgs, FeatureSinusoidConfig, FeatureSinusoidForward,
-    FeatureSinusoidForwardArgs, NearestArgs, NearestConfig, NearestNeighbours, RadialBasisConfig,
-    RadialBasisForward, RadialBasisForwardArgs, SinusoidCompositionBackward, SinusoidCompositionBackwardArgs,
+    FeatureSinusoidForwardArgs, NearestArgs, NearestConfig, NearestNeighbours, RadialBasisBackward,
+    RadialBasisBackwardArgs, RadialBasisConfig, RadialBasisForward, RadialBasisForwardArgs, RadialFunction,
+    RadialNormalisation, RadialShape, SinusoidCompositionBackward, SinusoidCompositionBackwardArgs,
     SinusoidCompositionBackwardConfig, SinusoidCompositionConfig, SinusoidCompositionForward,
     SinusoidCompositionForwardArgs, log_spaced,
 };
-use crate::train::Tensor;
+use crate::train::{Checkpoint, Tensor};
+
+/// The radial half of a hybrid field (Chen et al. 2023, "NeuRBF").
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RadialBasesConfig {
+    /// Centres, at least as many as neighbours.
+    pub centres: u32,
+    /// Nearest centres of a point, 1 to 32.
+    pub neighbours: u32,
+    /// Features, at least 1.
+    pub features: u32,
+    /// The kernel function.
+    pub function: RadialFunction,
+    /// What a shape is: symmetric for a picture, a scalar for a distance field.
+    pub shape: RadialShape,
+    /// A picture spans `-extent` to `extent` along each axis: its size over 128, as published. The bases of a
+    /// distance field live in the unit cube, whatever stands here.
+    pub extent: [f64; 2],
+    /// Lowest and highest frequency of the features' sinusoids.
+    pub frequencies: [f64; 2],
+    /// The same of the first hidden layer.
+    pub hidden_frequencies: [f64; 2],
+}
+
+impl RadialBasesConfig {
+    pub(super) fn check(&self, dims: u32) -> Result<()> {
+        let Self { centres, neighbours, features, shape, .. } = *self;
+        check_config((1..=32).contains(&neighbours), "neighbours", "1 to 32", neighbours)?;
+        check_config(features > 0, "features", "at least 1", features)?;
+        let need = format!("at least the {neighbours} neighbours");
+        check_config(centres >= neighbours, "centres", &need, centres)?;
+        let fits = shape == if dims == 2 { RadialShape::Symmetric } else { RadialShape::Scalar };
+        check_config(fits, "shape", "symmetric for a picture, scalar for a distance field", shape)?;
+        let above = |v: f64| v.is_finite() && v > 0.0;
+        check_config(self.extent.into_iter().all(above), "extent", "above 0", self.extent)?;
+        let ranges = [self.frequencies, self.hidden_frequencies];
+        check_config(ranges.concat().into_iter().all(above), "frequencies", "above 0", ranges)?;
+        crate::dispatch::count("radial weights", &[centres, features]).map(drop)
+    }
+
+    /// Pairs of numbers, with their names in a file.
+    #[cfg(feature = "blocking")]
+    fn ranges(&self) -> [(&'static str, [f64; 2]); 3] {
+        [
+            ("extent", self.extent),
+            ("frequencies", self.frequencies),
+            ("hidden_frequencies", self.hidden_frequencies),
+        ]
+    }
+
+    /// `None` if the file is that of a grid alone: it has no centres.
+    pub(super) fn of_file(file: &Checkpoint, path: &Path, dims: u32) -> Result<Option<Self>> {
+        let Ok(centres) = file.get(path, "centres") else { return Ok(None) };
+        let range = |name: &str| -> Result<[f64; 2]> {
+            Ok([file.get(path, &format!("{name}.0"))?, file.get(path, &format!("{name}.1"))?])
+        };
+        let number: usize = file.get(path, "function")?;
+        let function = RadialFunction::ALL.get(number).copied();
+        check_config(function.is_some(), "function", "the number of a kernel function", number)?;
+        Ok(Some(Self {
+            centres,
+            neighbours: file.get(path, "neighbours")?,
+            features: file.get(path, "radial_features")?,
+            function: function.unwrap_or_default(),
+            shape: if dims == 2 { RadialShape::Symmetric } else { RadialShape::Scalar },
+            extent: range("extent")?,
+            frequencies: range("frequencies")?,
+            hidden_frequencies: range("hidden_frequencies")?,
+        }))
+    }
+
+    #[cfg(feature = "blocking")]
+    pub(super) fn describe(&self, file: &mut Checkpoint) {
+        file.set("centres", self.centres);
+        file.set("neighbours", self.neighbours);
+        file.set("radial_features", self.features);
+        file.set("function", self.function as u32);
+        for (name, [low, high]) in self.ranges() {
+            file.set(format!("{name}.0"), low);
+            file.set(format!("{name}.1"), high);
+        }
+    }
+}
 
 /// Parameters of the radial half. Centres and shapes are frozen, as published.
 #[derive(Debug, Clone)]
 pub(super) struct Hybrid {
     pub config: RadialBasesConfig,
+    dims: u32,
     /// Features of the grid, and neurons of the first layer.
     grid: u32,
     width: u32,
@@ -37,8 +123,10 @@ pub(super) struct Hybrid {
 /// What a batch needs between its passes.
 pub(super) struct Buffers {
     points: u32,
-    /// Positions within the extent, `[N, 2]`.
-    pub places: Tensor,
+    /// Positions among the centres, `[N, dims]`.
+    places: Tensor,
+    /// The gradient of those, once it is [`Wanted`].
+    pub d_places: Option<Tensor>,
     neighbours: Tensor,
     phi: Tensor,
     features: Tensor,
@@ -47,6 +135,15 @@ pub(super) struct Buffers {
     /// What goes into the rest of the network, `[N, width]`.
     pub hidden: Tensor,
     scratch: Vec<Scratch>,
+}
+
+/// What a backward pass goes down to.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// The parameters, when a field is fitted.
+    Parameters(&'a Gradients),
+    /// The places, when the slope of a field is asked for.
+    Places,
 }
 
 /// Gradients, in the order of [`Hybrid::trained`], and the inverted lists that they need.
@@ -58,12 +155,12 @@ pub(super) struct Gradients {
 
 impl Hybrid {
     /// With initial values from `uniform(size)`: features and their bias in +-1e-4, the layer in
-    /// +-1 / sqrt(inputs). Centres and shapes are written later.
+    /// +-1 / sqrt(inputs), centres anywhere, each as wide as its share of the area or volume.
+    /// `[dims, grid, width]`: dimensions, features of the grid, neurons of the layer.
     pub fn new(
         context: &Context,
         config: RadialBasesConfig,
-        grid: u32,
-        width: u32,
+        [dims, grid, width]: [u32; 3],
         uniform: &mut dyn FnMut(f32) -> f32,
     ) -> Result<Self> {
         let joined = grid + config.features;
@@ -76,17 +173,37 @@ impl Hybrid {
         let fixed = |what, range: [f64; 2], n: u32| {
             Tensor::from_slice(context, what, &[n], &log_spaced(range[0], range[1], n))
         };
-        let shape_size = config.shape.size(2);
+        let weights = random("radial weights", &[config.centres, config.features], 1e-4)?;
+        let bias = random("radial bias", &[joined], 1e-4)?;
+        let first_weight = random("first weight", &[width, joined], layer)?;
+        let first_bias = random("first bias", &[width], layer)?;
+
+        let n = f64::from(config.centres);
+        let (centres, shape): (Vec<f32>, Vec<f32>) = match dims {
+            2 => {
+                let [x, y] = config.extent.map(|extent| extent as f32);
+                let share = config.extent.map(|extent| 4.0 * extent * extent / n);
+                let centres = (0..config.centres).flat_map(|_| [uniform(x), uniform(y)]).collect();
+                (centres, vec![(1.0 / share[0]) as f32, 0.0, (1.0 / share[1]) as f32])
+            }
+            _ => {
+                let count = crate::dispatch::count("centres", &[config.centres, dims])?;
+                let centres = (0..count).map(|_| 0.5 + uniform(0.5)).collect();
+                (centres, vec![n.powf(1.0 / f64::from(dims)) as f32])
+            }
+        };
+        let shapes = shape.repeat(config.centres as usize);
         Ok(Self {
             config,
+            dims,
             grid,
             width,
-            centres: Tensor::new(context, "centres", &[config.centres, 2])?,
-            shapes: Tensor::new(context, "shapes", &[config.centres, shape_size])?,
-            weights: random("radial weights", &[config.centres, config.features], 1e-4)?,
-            bias: random("radial bias", &[joined], 1e-4)?,
-            first_weight: random("first weight", &[width, joined], layer)?,
-            first_bias: random("first bias", &[width], layer)?,
+            centres: Tensor::from_slice(context, "centres", &[config.centres, dims], &centres)?,
+            shapes: Tensor::from_slice(context, "shapes", &[config.centres, shape.len() as u32], &shapes)?,
+            weights,
+            bias,
+            first_weight,
+            first_bias,
             frequencies: fixed("frequencies", config.frequencies, config.features)?,
             hidden_frequencies: fixed("hidden frequencies", config.hidden_frequencies, width)?,
         })
@@ -137,12 +254,28 @@ impl Hybrid {
         }
     }
 
-    pub fn buffers(&self, context: &Context, points: u32) -> Result<Buffers> {
+    fn bases(&self, points: u32) -> RadialBasisConfig {
+        let RadialBasesConfig { function, shape, centres, neighbours, .. } = self.config;
+        RadialBasisConfig {
+            function,
+            shape,
+            centres,
+            neighbours,
+            points,
+            dims: self.dims,
+            ..Default::default()
+        }
+    }
+
+    /// `places`: `[N, dims]`.
+    pub fn buffers(&self, context: &Context, places: &Tensor) -> Result<Buffers> {
         let RadialBasesConfig { neighbours, features, .. } = self.config;
+        let points = places.len() / self.dims;
         let tensor = |what, width: u32| Tensor::new(context, what, &[points, width]);
         Ok(Buffers {
             points,
-            places: tensor("places", 2)?,
+            places: places.clone(),
+            d_places: None,
             neighbours: tensor("neighbours", neighbours)?,
             phi: tensor("phi", neighbours)?,
             features: tensor("radial features", features)?,
@@ -155,10 +288,10 @@ impl Hybrid {
 
     /// The neighbours of the batch's places, and the bases there: the same for as long as the places
     /// are, since centres and shapes are frozen.
-    pub fn locate(&self, context: &Context, buffers: &mut Buffers) -> Result<Recording> {
-        let RadialBasesConfig { centres, neighbours, function, shape, .. } = self.config;
+    pub fn locate(&self, context: &Context, buffers: &mut Buffers) -> Result<Location> {
+        let RadialBasesConfig { centres, neighbours, .. } = self.config;
         let config = NearestConfig {
-            dims: 2,
+            dims: self.dims,
             points: buffers.points,
             centres,
             k: neighbours,
@@ -167,30 +300,25 @@ impl Hybrid {
         };
         let nearest = NearestNeighbours::new(context, config)?;
         let scratch = nearest.create_scratch()?;
-        let mut recording = nearest.prepare(&NearestArgs {
+        let args = NearestArgs {
             points: buffers.places.view(),
             centres: self.centres.view(),
             indices: buffers.neighbours.view(),
             distances: None,
             scratch: &scratch,
-        })?;
-        buffers.scratch.push(scratch);
-        let config = RadialBasisConfig {
-            function,
-            shape,
-            centres,
-            neighbours,
-            points: buffers.points,
-            ..Default::default()
         };
-        recording.append(RadialBasisForward::new(context, config)?.prepare(&RadialBasisForwardArgs {
+        let build = nearest.prepare(&args)?;
+        let mut find = nearest.prepare_search(&args)?;
+        buffers.scratch.push(scratch);
+        let bases = RadialBasisForward::new(context, self.bases(buffers.points))?;
+        find.append(bases.prepare(&RadialBasisForwardArgs {
             positions: buffers.places.view(),
             centres: self.centres.view(),
             shapes: self.shapes.view(),
             neighbours: buffers.neighbours.view(),
             phi: buffers.phi.view(),
         })?);
-        Ok(recording)
+        Ok(Location { build, find })
     }
 
     /// From the grid's features and the bases to the first hidden layer.
@@ -256,17 +384,25 @@ impl Hybrid {
         Ok(recording)
     }
 
-    /// From the gradient of the hidden layer to those of the parameters and of the grid's features.
+    /// From the gradient of the hidden layer to that of the grid's features, and to what else is wanted.
     pub fn backward(
         &self,
         context: &Context,
         buffers: &mut Buffers,
-        to: &Gradients,
+        to: Wanted<'_>,
         d_hidden: &Tensor,
         d_encoded: &Tensor,
     ) -> Result<Recording> {
         let points = buffers.points;
-        let [d_weights, d_bias, d_first_weight, d_first_bias] = &to.parameters;
+        let unused;
+        let to_parameters = match to {
+            Wanted::Parameters(to) => to,
+            Wanted::Places => {
+                unused = self.gradients(context, points)?;
+                &unused
+            }
+        };
+        let [d_weights, d_bias, d_first_weight, d_first_bias] = &to_parameters.parameters;
         // The layer's output is overwritten by nothing until the next forward pass: its gradient
         // needs a tensor of its own, those of the features do too.
         let d_z = Tensor::new(context, "d first layer", buffers.z.shape())?;
@@ -302,26 +438,47 @@ impl Hybrid {
             scratch: &scratch,
         })?);
         buffers.scratch.push(scratch);
+        let places = matches!(to, Wanted::Places);
         let config = SinusoidCompositionBackwardConfig {
             forward: self.composition(points),
-            phi: false,
-            weights: true,
+            phi: places,
+            weights: !places,
             frequencies: false,
         };
+        let d_phi = Tensor::new(context, "d phi", buffers.phi.shape())?;
         let composition = SinusoidCompositionBackward::new(context, config)?;
         recording.append(composition.prepare(&SinusoidCompositionBackwardArgs {
             phi: buffers.phi.view(),
             neighbours: buffers.neighbours.view(),
             weights: self.weights.view(),
             frequencies: Some(self.frequencies.view()),
-            order: to.order.view(),
-            starts: to.starts.view(),
+            order: to_parameters.order.view(),
+            starts: to_parameters.starts.view(),
             dy: d_features.view(),
-            dphi: None,
-            dweights: Some(d_weights.view()),
+            dphi: places.then(|| d_phi.view()),
+            dweights: (!places).then(|| d_weights.view()),
             dfrequencies: None,
             scratch: &Scratch::default(),
         })?);
+        if places {
+            // A fit holds the sum of the bases constant, as published; the slope of the field does not.
+            let config = RadialBasisConfig { normalisation: RadialNormalisation::Full, ..self.bases(points) };
+            let d_kernel = Tensor::new(context, "d kernel", buffers.phi.shape())?;
+            let d_places = Tensor::new(context, "d places", buffers.places.shape())?;
+            recording.append(RadialBasisBackward::new(context, config)?.prepare(
+                &RadialBasisBackwardArgs {
+                    positions: buffers.places.view(),
+                    centres: self.centres.view(),
+                    shapes: self.shapes.view(),
+                    neighbours: buffers.neighbours.view(),
+                    dphi: d_phi.view(),
+                    dkernel: d_kernel.view(),
+                    dpositions: d_places.view(),
+                    centre_gradients: None,
+                },
+            )?);
+            buffers.d_places = Some(d_places);
+        }
         Ok(recording)
     }
 }

@@ -220,6 +220,10 @@ impl MeshSearch {
         Ok(Self { context: context.clone(), bvh, buffers })
     }
 
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// The dispatches that search for the points from `first` on of `positions`, `[n, 3]`, and write the
     /// distances from `first` on. `first` is a multiple of 64.
     pub(super) fn search(
@@ -275,17 +279,18 @@ impl MeshSearch {
     }
 
     /// The dispatch that fills `positions`, `[sum of counts, 3]`, with random points on the mesh, near it and
-    /// anywhere. `state` is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
+    /// anywhere, `stratified` or not. `state` is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
     pub(super) fn sample(
         &self,
         state: &wgpu::Buffer,
         positions: &Tensor,
         counts: [u32; 3],
         sigma: f32,
+        stratified: bool,
     ) -> Result<Recording> {
         let starts = self.context.create_storage_with("starts", &self.bvh.area_starts()?)?;
         let triangles = self.bvh.triangles();
-        let config = MeshSampleConfig { triangles, counts, sigma, cube: [0.0, 1.0], stream: 0 };
+        let config = MeshSampleConfig { triangles, counts, sigma, cube: [0.0, 1.0], stream: 0, stratified };
         MeshSample::new(&self.context, config)?.prepare(&MeshSampleArgs {
             state: BufferView::new(state),
             corners: BufferView::new(&self.buffers.corners),
@@ -294,14 +299,14 @@ impl MeshSearch {
         })
     }
 
-    /// `n` random points on the surface, uniform over its area.
+    /// `n` random points on the surface, uniform over its area, neighbours beside each other.
     pub fn surface_points(&self, n: u32, seed: u64) -> Result<Vec<[f32; 3]>> {
         count("points", &[n, 3])?;
         check_shape(n > 0, "points", "at least one", n)?;
         let state = crate::dense::RandomState::new(seed, 0);
         let state = self.context.create_storage_with("state", &[state])?;
         let positions = Tensor::new(&self.context, "positions", &[n, 3])?;
-        let recording = self.sample(&state, &positions, [n, 0, 0], 0.0)?;
+        let recording = self.sample(&state, &positions, [n, 0, 0], 0.0, n <= 1 << 24)?;
         self.context.run_blocking(&recording)?;
         self.context.read_blocking(positions.view())
     }

@@ -2,15 +2,19 @@
 
 // Fitting and rendering wait for the device: without `blocking` much of these has no caller.
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod bands;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod distance_field;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod field_network;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod fit;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
-mod grid_network;
-#[cfg_attr(not(feature = "blocking"), allow(dead_code))]
 mod hybrid;
 mod marching_cubes;
 mod mesh;
+#[cfg(feature = "blocking")]
+mod mesh_batches;
 #[cfg(feature = "blocking")]
 mod mesh_metrics;
 mod picture;
@@ -25,6 +29,7 @@ mod vision_transformer;
 
 pub use distance_field::{DistanceField, DistanceFieldConfig};
 pub use fit::{FitConfig, Progress};
+pub use hybrid::RadialBasesConfig;
 pub use marching_cubes::{MarchingCubesConfig, marching_cubes};
 pub use mesh::{Cube, FieldFunction, Mesh};
 #[cfg(feature = "blocking")]
@@ -32,7 +37,10 @@ pub use mesh::{MeshDistances, MeshSearch};
 #[cfg(feature = "blocking")]
 pub use mesh_metrics::{Overlap, SurfaceErrors, overlap, surface_errors};
 pub use picture::Picture;
-pub use radial_field::{RadialBasesConfig, RadialField, RadialFieldConfig, Region};
-pub use siren_field::{SirenField, SirenFieldConfig, SirenFit};
+pub use radial_field::{RadialField, RadialFieldConfig, Region};
+pub use siren_field::{SirenField, SirenFieldConfig};
 pub use sphere_tracing::{View, sphere_trace};
-pub use vision_transformer::{Pool, Positions, VisionTrainer, VisionTransformer, VisionTransformerConfig};
+pub use vision_transformer::{
+    BlockAttention, BlockScores, Pool, Positions, Prune, Pruning, VisionTrainer, VisionTrainingConfig,
+    VisionTransformer, VisionTransformerConfig,
+};

@@ -3,19 +3,19 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::fit::{FitConfig, Progress, Trained, Trainer, initial_weights, uniform};
-use super::hybrid::{self, Hybrid};
+use super::bands::{gradient_norms, most_bytes};
+use super::field_network::{Evaluation, FieldNetwork, FieldNetworkConfig, Pass, with_finest};
+use super::fit::{FitConfig, Progress};
+use super::hybrid::RadialBasesConfig;
 use super::picture::Picture;
 use super::sampler::Sampler;
-use crate::dense::{ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, RandomState};
+use crate::dense::{Loss, RandomState};
 use crate::dispatch::{BufferView, Context, Kernel, Planned, Recording, Result, check_config};
 use crate::radial::{
     CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport,
-    FusedMlpBackward, FusedMlpBackwardArgs, FusedMlpConfig, FusedMlpForward, FusedMlpForwardArgs,
-    GridEncodingBackwardTable, GridEncodingBackwardTableArgs, GridEncodingConfig, GridEncodingForward,
-    GridEncodingForwardArgs, RadialFunction, RadialShape,
+    GridEncodingConfig, Importance, RadialFunction, RadialShape,
 };
-use crate::train::{Checkpoint, Parameters, Tensor};
+use crate::train::{Checkpoint, Tensor};
 
 /// What a field is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,27 +31,6 @@ pub struct RadialFieldConfig {
     /// Radial bases beside the grid; then the first hidden layer has a sinusoid. `None`: the grid
     /// alone.
     pub radial: Option<RadialBasesConfig>,
-}
-
-/// The radial half of a hybrid field (Chen et al. 2023, "NeuRBF").
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RadialBasesConfig {
-    /// Centres, at least as many as neighbours.
-    pub centres: u32,
-    /// Nearest centres of a point, 1 to 32.
-    pub neighbours: u32,
-    /// Features, at least 1.
-    pub features: u32,
-    /// The kernel function.
-    pub function: RadialFunction,
-    /// What a shape is; symmetric for a picture.
-    pub shape: RadialShape,
-    /// The picture spans `-extent` to `extent` along each axis: its size over 128, as published.
-    pub extent: [f64; 2],
-    /// Lowest and highest frequency of the features' sinusoids.
-    pub frequencies: [f64; 2],
-    /// The same of the first hidden layer.
-    pub hidden_frequencies: [f64; 2],
 }
 
 impl RadialFieldConfig {
@@ -81,56 +60,8 @@ impl RadialFieldConfig {
             hidden_frequencies: [1.0, 1000.0],
         };
         let hybrid = Self { radial: Some(radial), ..reference.with_table(2, log2_table_size) };
-        hybrid.with_centres_for(&reference, width.max(height) / 2)
-    }
-
-    /// The published hybrid for signed distances in the cube, for its number of parameters: fitting
-    /// fields in three dimensions is not here yet.
-    pub fn hybrid_for_distances(log2_table_size: u32) -> Result<Self> {
-        let grid = GridEncodingConfig { dims: 3, log2_table_size, ..GridEncodingConfig::default() };
-        let reference = Self { grid, width: 64, layers: 2, channels: 1, radial: None }.with_finest(2048);
-        let radial = RadialBasesConfig {
-            centres: 0,
-            neighbours: 8,
-            features: 16,
-            function: RadialFunction::Hat,
-            shape: RadialShape::Scalar,
-            extent: [1.0; 2],
-            frequencies: [1.0, 8.0],
-            hidden_frequencies: [30.0, 300.0],
-        };
-        let mut hybrid = Self { radial: Some(radial), ..reference };
-        hybrid.grid.features = 1;
-        hybrid.with_centres_for(&reference, 2048)
-    }
-
-    /// As many centres as make the hybrid, shapes and positions counted, as large as `reference`.
-    ///
-    /// The reference's entries are counted by the published rule in f64, in which a resolution of
-    /// 32.00000000000001 is 33: the grid itself has 32 corners there.
-    fn with_centres_for(mut self, reference: &Self, finest: u32) -> Result<Self> {
-        let grid = &reference.grid;
-        let base = f64::from(grid.base_resolution);
-        let ratio = f64::from(finest) / base;
-        let growth = (ratio.max(1.0).log2() / f64::from(grid.levels - 1)).exp2();
-        let entries: u64 = (0..grid.levels)
-            .map(|level| {
-                let resolution = (base * growth.powf(f64::from(level))).ceil() as u64;
-                // What is above every table is not squared further.
-                let corners = resolution.min(1 << 16).pow(grid.dims);
-                corners.min(1 << grid.log2_table_size).next_multiple_of(8)
-            })
-            .sum();
-        let network = u64::from(reference.network(1, false).parameter_count());
-        let all = entries * u64::from(grid.features) + network;
-        let rest = self.parameter_count()?;
-        let dims = self.grid.dims;
-        if let Some(radial) = &mut self.radial {
-            let each = radial.features + dims + radial.shape.size(dims);
-            // Parameters fit into 32 bits, as tables do.
-            radial.centres = (all.saturating_sub(rest) / u64::from(each)) as u32;
-        }
-        Ok(self)
+        let centres = hybrid.parts().centres_for(&reference.parts(), width.max(height) / 2)?;
+        Ok(Self { radial: Some(RadialBasesConfig { centres, ..radial }), ..hybrid })
     }
 
     /// The hybrid with just this number of trained parameters, or the most below it that a whole
@@ -159,13 +90,7 @@ impl RadialFieldConfig {
     /// Trained numbers: table entries, weights and biases (without the padding of the network), and
     /// the features of the centres; positions and shapes of the centres are frozen.
     pub fn parameter_count(&self) -> Result<u64> {
-        let table = u64::from(self.grid.parameter_count()?);
-        let network = u64::from(self.network(1, false).parameter_count());
-        let Some(radial) = &self.radial else { return Ok(table + network) };
-        let joined = u64::from(self.grid.outputs()) + u64::from(radial.features);
-        let first = u64::from(self.width) * (joined + 1);
-        let features = u64::from(radial.centres) * u64::from(radial.features);
-        Ok(table + network + first + features + joined)
+        self.parts().parameter_count()
     }
 
     /// Other numbers of levels and of entries, with the same finest resolution.
@@ -178,49 +103,18 @@ impl RadialFieldConfig {
         self.with_finest(finest.round() as u32)
     }
 
-    fn with_finest(mut self, finest: u32) -> Self {
-        let ratio = f64::from(finest) / f64::from(self.grid.base_resolution);
-        self.grid.growth = ratio.max(1.0).powf(1.0 / f64::from(self.grid.levels.max(2) - 1));
-        self
+    fn with_finest(self, finest: u32) -> Self {
+        Self { grid: with_finest(self.grid, finest), ..self }
     }
 
-    fn grid(&self, points: u32) -> GridEncodingConfig {
-        GridEncodingConfig { points, ..self.grid }
-    }
-
-    fn network(&self, points: u32, keep: bool) -> FusedMlpConfig {
-        // Of a hybrid the first layer is a kernel of its own.
-        let (inputs, layers) = match self.radial {
-            None => (self.grid.outputs(), self.layers),
-            Some(_) => (self.width, self.layers.saturating_sub(1)),
-        };
-        FusedMlpConfig {
-            inputs,
-            width: self.width,
-            layers,
-            outputs: self.channels,
-            points,
-            keep,
-            ..FusedMlpConfig::default()
-        }
+    fn parts(&self) -> FieldNetworkConfig {
+        let Self { grid, width, layers, channels, radial } = *self;
+        FieldNetworkConfig { grid, width, layers, outputs: channels, radial }
     }
 
     fn check(&self) -> Result<()> {
-        check_config(self.grid.dims == 2, "dims", "2 for a picture", self.grid.dims)?;
         check_config((1..=4).contains(&self.channels), "channels", "1 to 4", self.channels)?;
-        let Some(radial) = &self.radial else { return Ok(()) };
-        check_config(self.layers >= 2, "layers", "at least 2 with radial bases", self.layers)?;
-        let RadialBasesConfig { centres, neighbours, features, shape, .. } = *radial;
-        check_config((1..=32).contains(&neighbours), "neighbours", "1 to 32", neighbours)?;
-        check_config(features > 0, "features", "at least 1", features)?;
-        let need = format!("at least the {neighbours} neighbours");
-        check_config(centres >= neighbours, "centres", &need, centres)?;
-        check_config(shape == RadialShape::Symmetric, "shape", "symmetric for a picture", shape)?;
-        let above = |v: f64| v.is_finite() && v > 0.0;
-        check_config(radial.extent.into_iter().all(above), "extent", "above 0", radial.extent)?;
-        let ranges = [radial.frequencies, radial.hidden_frequencies];
-        check_config(ranges.concat().into_iter().all(above), "frequencies", "above 0", ranges)?;
-        crate::dispatch::count("radial weights", &[centres, features]).map(drop)
+        self.parts().check(2)
     }
 }
 
@@ -246,32 +140,19 @@ impl Region {
     }
 }
 
+/// Points of one dispatch.
+#[cfg(feature = "blocking")]
+const TILE: u32 = 1 << 16;
+
 /// A neural field: colour as a function of position.
 #[derive(Debug, Clone)]
 pub struct RadialField {
-    context: Context,
     config: RadialFieldConfig,
-    table: Tensor,
-    weights: Tensor,
-    hybrid: Option<Hybrid>,
+    network: FieldNetwork,
 }
 
-/// The tensors of a forward pass over a fixed number of points.
-struct Pass {
-    positions: Tensor,
-    encoded: Tensor,
-    output: Tensor,
-    kept: Tensor,
-    hybrid: Option<hybrid::Buffers>,
-}
-
-/// A training step, and the buffers that the host writes before it.
-struct Step {
-    pass: Pass,
-    target: Tensor,
-    /// What depends on the positions alone: neighbours, bases, inverted lists.
-    locate: Recording,
-    trainer: Trainer,
+fn metadata(config: &RadialFieldConfig) -> Vec<(&'static str, String)> {
+    vec![("model", "RadialField".into()), ("channels", config.channels.to_string())]
 }
 
 impl RadialField {
@@ -282,39 +163,13 @@ impl RadialField {
     /// uniform over the picture; [`for_picture`](Self::for_picture) places them by what is to be fitted.
     pub fn new(context: &Context, config: RadialFieldConfig, seed: u64) -> Result<Self> {
         config.check()?;
-        let mut uniform = uniform(seed);
-        let entries = config.grid.parameter_count()?;
-        let table: Vec<f32> = (0..entries).map(|_| uniform(1e-4)).collect();
-        let network = config.network(1, false);
-        FusedMlpForward::plan(&network, context.capabilities())?;
-        let hybrid = config.radial.is_some();
-        let spread = if hybrid { 1.0 } else { 6.0 };
-        let weights = initial_weights(&network, spread, hybrid, &mut uniform);
-        let hybrid = match config.radial {
-            None => None,
-            Some(radial) => {
-                let hybrid = Hybrid::new(context, radial, config.grid.outputs(), config.width, &mut uniform)?;
-                let [x, y] = radial.extent.map(|extent| extent as f32);
-                let centres: Vec<f32> = (0..radial.centres).flat_map(|_| [uniform(x), uniform(y)]).collect();
-                hybrid.centres.write(context, &centres)?;
-                // As wide as the share of the area that a centre has.
-                let share = radial.extent.map(|extent| 4.0 * extent * extent / f64::from(radial.centres));
-                let shape = [(1.0 / share[0]) as f32, 0.0, (1.0 / share[1]) as f32];
-                hybrid.shapes.write(context, &shape.repeat(radial.centres as usize))?;
-                Some(hybrid)
-            }
-        };
-        Ok(Self {
-            context: context.clone(),
-            config,
-            table: Tensor::from_slice(context, "grid.table", &[entries], &table)?,
-            weights: Tensor::from_slice(context, "network.weights", &[weights.len() as u32], &weights)?,
-            hybrid,
-        })
+        let network = FieldNetwork::new(context, config.parts(), seed, metadata(&config))?;
+        Ok(Self { config, network })
     }
 
     /// As [`new`](Self::new), with the centres of a hybrid placed by the picture: weighted k-means of
-    /// its pixels, and shapes from the covariance of what each centre has.
+    /// its pixels, and shapes from the covariance of what each centre has. A picture that is larger than
+    /// a buffer may be is weighed band by band; a buffer has 8 bytes for each of its pixels.
     #[cfg(feature = "blocking")]
     pub fn for_picture(
         context: &Context,
@@ -323,14 +178,20 @@ impl RadialField {
         seed: u64,
     ) -> Result<Self> {
         let field = Self::new(context, config, seed)?;
-        let (Some(hybrid), Some(radial)) = (&field.hybrid, &config.radial) else { return Ok(field) };
+        let (Some(hybrid), Some(radial)) = (&field.network.hybrid, &config.radial) else { return Ok(field) };
         let Picture { width, height, channels, data } = picture;
         let extent = [width, height].map(|&n| f64::from(n) / 128.0);
         let need = format!("the picture's {extent:?}");
         check_config(radial.extent == extent, "extent", &need, radial.extent)?;
-        let config = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let whole = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let points = crate::dispatch::count("pixels", &[*width, *height])?;
+        let (config, values) = if data.len() as u64 * 4 <= most_bytes(context) {
+            (whole, Tensor::from_slice(context, "picture", &[*height, *width, *channels], data)?)
+        } else {
+            let importance = Importance::Given { points };
+            (CentreInitialisationConfig { importance, ..whole }, gradient_norms(context, picture)?)
+        };
         let initialisation = CentreInitialisation::new(context, config)?;
-        let values = Tensor::from_slice(context, "picture", &[*height, *width, *channels], data)?;
         let state = context.create_storage_with("random state", RandomState::new(seed, 0).bytes())?;
         let report = context.create_storage("report", CentreReport::WORDS * 4)?;
         let scratch = initialisation.create_scratch()?;
@@ -355,165 +216,20 @@ impl RadialField {
     /// Trained numbers: see [`RadialFieldConfig::parameter_count`].
     #[must_use]
     pub fn parameter_count(&self) -> u64 {
-        // The configuration was checked: it fits.
-        self.config.parameter_count().unwrap_or_default()
-    }
-
-    /// What is trained.
-    fn parameters(&self) -> Result<Parameters> {
-        let mut parameters = Parameters::new();
-        parameters.insert("grid.table", &self.table)?;
-        parameters.insert("network.weights", &self.weights)?;
-        for (name, tensor) in self.hybrid.iter().flat_map(Hybrid::trained) {
-            parameters.insert(name, tensor)?;
-        }
-        Ok(parameters)
-    }
-
-    /// What a file holds: what is trained, and what is frozen.
-    fn tensors(&self) -> Result<Parameters> {
-        let mut tensors = self.parameters()?;
-        for (name, tensor) in self.hybrid.iter().flat_map(Hybrid::frozen) {
-            tensors.insert(name, tensor)?;
-        }
-        Ok(tensors)
-    }
-
-    /// The tensors of a pass; `keep` as for a backward pass.
-    fn pass(&self, points: u32, keep: bool) -> Result<Pass> {
-        let context = &self.context;
-        let tensor = |what, shape: &[u32]| Tensor::new(context, what, shape);
-        let network = self.config.network(points, keep);
-        FusedMlpForward::plan(&network, context.capabilities())?;
-        // `kept_count` was checked to fit by the plan.
-        let kept = if keep { network.kept_count() as u32 } else { 4 };
-        Ok(Pass {
-            positions: tensor("positions", &[points, 2])?,
-            encoded: tensor("encoded", &[points, self.config.grid.outputs()])?,
-            output: tensor("output", &[points, self.config.channels])?,
-            kept: tensor("kept", &[kept])?,
-            hybrid: self.hybrid.as_ref().map(|hybrid| hybrid.buffers(context, points)).transpose()?,
-        })
-    }
-
-    /// Forward pass for positions that are already on the device, and whose neighbours are known.
-    fn forward(&self, pass: &mut Pass, keep: bool) -> Result<Recording> {
-        let points = pass.positions.len() / 2;
-        let mut recording = GridEncodingForward::new(&self.context, self.config.grid(points))?.prepare(
-            &GridEncodingForwardArgs {
-                positions: pass.positions.view(),
-                table: self.table.view(),
-                encoded: pass.encoded.view(),
-            },
-        )?;
-        let mut input = pass.encoded.clone();
-        if let (Some(hybrid), Some(buffers)) = (&self.hybrid, &mut pass.hybrid) {
-            recording.append(hybrid.forward(&self.context, buffers, &pass.encoded)?);
-            input = buffers.hidden.clone();
-        }
-        let network = FusedMlpForward::new(&self.context, self.config.network(points, keep))?;
-        recording.append(network.prepare(&FusedMlpForwardArgs {
-            weights: self.weights.view(),
-            x: input.view(),
-            y: pass.output.view(),
-            kept: pass.kept.view(),
-        })?);
-        Ok(recording)
+        self.network.parameter_count()
     }
 
     /// Writes positions, `[N, 2]` in the unit square.
     fn write_positions(&self, pass: &Pass, positions: &[f32]) -> Result<()> {
-        pass.positions.write(&self.context, positions)?;
-        if let (Some(buffers), Some(radial)) = (&pass.hybrid, &self.config.radial) {
-            let places: Vec<f32> = positions
-                .iter()
-                .enumerate()
-                .map(|(i, &t)| ((2.0 * f64::from(t) - 1.0) * radial.extent[i % 2]) as f32)
-                .collect();
-            buffers.places.write(&self.context, &places)?;
-        }
-        Ok(())
-    }
-
-    fn step(&self, batch: u32) -> Result<Step> {
-        let context = &self.context;
-        let channels = self.config.channels;
-        let mut pass = self.pass(batch, true)?;
-        let tensor = |what, shape: &[u32]| Tensor::new(context, what, shape);
-        let target = tensor("target", &[batch, channels])?;
-        let d_encoded = tensor("d encoded", pass.encoded.shape())?;
-        let d_output = tensor("d output", &[batch, channels])?;
-        let loss = tensor("loss", &[1])?;
-        let d_table = tensor("d table", self.table.shape())?;
-        let d_weights = tensor("d weights", self.weights.shape())?;
-        let network = self.config.network(batch, true);
-        let backward = FusedMlpBackward::new(context, network)?;
-
-        let mut recording = self.forward(&mut pass, true)?;
-        let config = LossConfig { loss: Loss::Squared, count: batch * channels, scale: 1.0, gradient: true };
-        let error = ElementwiseLoss::new(context, config)?;
-        let error_scratch = error.create_scratch()?;
-        recording.append(error.prepare(&ElementwiseLossArgs {
-            prediction: pass.output.view(),
-            target: target.view(),
-            loss: loss.view(),
-            gradient: Some(d_output.view()),
-            scratch: &error_scratch,
-        })?);
-        let backward_scratch = backward.create_scratch()?;
-        let input = pass.hybrid.as_ref().map_or(&pass.encoded, |buffers| &buffers.hidden).clone();
-        let d_input = match &pass.hybrid {
-            None => d_encoded.clone(),
-            Some(buffers) => tensor("d hidden", buffers.hidden.shape())?,
-        };
-        recording.append(backward.prepare(&FusedMlpBackwardArgs {
-            weights: self.weights.view(),
-            x: input.view(),
-            kept: pass.kept.view(),
-            dy: d_output.view(),
-            dweights: d_weights.view(),
-            dx: d_input.view(),
-            scratch: &backward_scratch,
-        })?);
-        let mut gradients = vec![d_table.clone(), d_weights];
-        let mut locate = Recording::new();
-        if let (Some(hybrid), Some(buffers)) = (&self.hybrid, &mut pass.hybrid) {
-            let to = hybrid.gradients(context, batch)?;
-            locate.append(hybrid.locate(context, buffers)?);
-            locate.append(hybrid.invert(context, buffers, &to)?);
-            recording.append(hybrid.backward(context, buffers, &to, &d_input, &d_encoded)?);
-            gradients.extend(to.parameters);
-        }
-        let to_table = GridEncodingBackwardTable::new(context, self.config.grid(batch))?;
-        let table_scratch = to_table.create_scratch()?;
-        recording.append(to_table.prepare(&GridEncodingBackwardTableArgs {
-            positions: pass.positions.view(),
-            dy: d_encoded.view(),
-            dtable: d_table.view(),
-            scratch: &table_scratch,
-        })?);
-
-        let hybrid = self.hybrid.is_some();
-        let parameters = self.parameters()?;
-        let trained: Vec<_> = parameters
+        let context = &self.network.context;
+        pass.positions.write(context, positions)?;
+        let Some(radial) = &self.config.radial else { return Ok(()) };
+        let places: Vec<f32> = positions
             .iter()
-            .zip(&gradients)
-            .map(|((name, parameter), gradient)| {
-                let features = matches!(name, "grid.table" | "radial.weights" | "radial.bias");
-                Trained {
-                    name,
-                    parameter,
-                    gradient,
-                    // Entries that no pixel of the batch touches keep their moments.
-                    skip_zero_gradient: name == "grid.table" && !hybrid,
-                    // The published rates: 1e-2 for the network, 5e-3 for features.
-                    rate: if hybrid && features { 0.5 } else { 1.0 },
-                }
-            })
+            .enumerate()
+            .map(|(i, &t)| ((2.0 * f64::from(t) - 1.0) * radial.extent[i % 2]) as f32)
             .collect();
-        let scratch = vec![error_scratch, backward_scratch, table_scratch];
-        let trainer = Trainer::new(context, recording, loss, &trained, scratch)?;
-        Ok(Step { pass, target, locate, trainer })
+        pass.places.write(context, &places)
     }
 
     /// Fits the field to a picture. The same field, picture and configuration give the same bits
@@ -535,10 +251,17 @@ impl RadialField {
         let count = u64::from(picture.width) * u64::from(picture.height);
         // A hybrid whose batch has room for all pixels takes them all, in their order: then what
         // depends on the positions is found once.
-        let all = self.hybrid.is_some() && u64::from(fit.batch) >= count;
+        let hybrid = self.config.radial.is_some();
+        let all = hybrid && u64::from(fit.batch) >= count;
         let batch = if all { count as u32 } else { fit.batch };
         crate::dispatch::count("batch", &[batch, channels.max(2)])?;
-        let step = self.step(batch)?;
+        let context = &self.network.context;
+        let mut step = self.network.step(batch)?;
+        let location = self.network.locate(&mut step)?;
+        // The published rates: 1e-2 for the network, 5e-3 for features.
+        let feature_rate = if hybrid { 0.5 } else { 1.0 };
+        let trainer = self.network.trainer(&mut step, Loss::Squared, Recording::new(), feature_rate)?;
+        context.run_blocking(&location.build)?;
         let sampler = Sampler::new(count, fit.seed);
         let mut positions = vec![0.0f32; 2 * batch as usize];
         let mut target = vec![0.0f32; (batch * channels) as usize];
@@ -559,31 +282,26 @@ impl RadialField {
                     .copy_from_slice(&picture.data[pixel * channels..(pixel + 1) * channels]);
             }
             self.write_positions(&step.pass, &positions)?;
-            step.target.write(&self.context, &target)?;
-            if self.hybrid.is_some() {
-                self.context.run_blocking(&step.locate)?;
-            }
-            Ok(())
+            step.target.write(context, &target)?;
+            context.run_blocking(&location.find)
         };
-        let tensors = self.tensors()?;
-        step.trainer.fit(&self.context, fit, &tensors, &|| self.contents(), &mut feed, report)
+        self.network.fit(&trainer, fit, &mut feed, report)
     }
 
     /// Renders `width` x `height` pixels of a region, their values at the centres of the pixels.
+    /// In tiles of so many pixels as the device's limits have room for.
     #[cfg(feature = "blocking")]
     pub fn render(&self, width: u32, height: u32, region: Region) -> Result<Picture> {
-        const TILE: u32 = 1 << 16;
         let channels = self.config.channels;
         let pixels = crate::dispatch::count("picture", &[width, height, channels])? / channels;
         check_config(pixels > 0, "size", "at least one pixel", (width, height))?;
-        let tile = pixels.min(TILE);
-        let context = &self.context;
-        let mut pass = self.pass(tile, false)?;
-        let mut recording = Recording::new();
-        if let (Some(hybrid), Some(buffers)) = (&self.hybrid, &mut pass.hybrid) {
-            recording.append(hybrid.locate(context, buffers)?);
-        }
-        recording.append(self.forward(&mut pass, false)?);
+        let context = &self.network.context;
+        // What a pixel has most of: features, neurons or neighbours.
+        let radial = self.config().radial.map_or(0, |radial| radial.features.max(radial.neighbours));
+        let widest = u64::from(self.config().width.max(self.config().grid.outputs() + radial));
+        let room = (most_bytes(context) / (4 * widest)).max(1);
+        let tile = u64::from(pixels.min(TILE)).min(room) as u32;
+        let Evaluation { pass, recording } = self.network.evaluation(tile, false)?;
         let mut data = Vec::with_capacity((pixels * channels) as usize);
         for first in (0..pixels).step_by(tile as usize) {
             let at: Vec<f32> = (first..first + tile)
@@ -604,114 +322,55 @@ impl RadialField {
         Picture::new(width, height, channels, data)
     }
 
+    /// The derivatives of every channel along x and y, `[points, channels, 2]`, at points of the unit square.
+    ///
+    /// Where the set of a point's neighbours changes, and on the borders of the grid's cells, a field has no slope:
+    /// it is that on one side.
+    #[cfg(feature = "blocking")]
+    pub fn gradient(&self, points: &[[f32; 2]]) -> Result<Vec<f32>> {
+        let channels = self.config.channels as usize;
+        let tile = points.len().clamp(1, TILE as usize);
+        let extent = self.config.radial.map_or([0.0; 2], |radial| radial.extent);
+        let mut all = Vec::with_capacity(points.len() * channels * 2);
+        for chunk in points.chunks(tile) {
+            let n = chunk.len();
+            let write = |pass: &Pass| self.write_positions(pass, chunk.as_flattened());
+            let (of_grid, of_bases) = self.network.position_gradients(n as u32, &write)?;
+            for i in 0..n * channels * 2 {
+                let (point, channel, axis) = (i / 2 / channels, i / 2 % channels, i % 2);
+                let at = (channel * n + point) * 2 + axis;
+                let among_centres = of_bases.get(at).map_or(0.0, |d| d * (2.0 * extent[axis]) as f32);
+                all.push(of_grid[at] + among_centres);
+            }
+        }
+        Ok(all)
+    }
+
     /// Writes configuration and parameters as safetensors, whole or not at all.
     #[cfg(feature = "blocking")]
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.contents()?.save(path)
+        self.network.contents()?.save(path)
     }
 
     /// Reads what [`save`](Self::save) wrote.
     pub fn load(context: &Context, path: &Path) -> Result<Self> {
         let file = Checkpoint::load(path)?;
-        let grid = GridEncodingConfig {
-            levels: file.get(path, "levels")?,
-            features: file.get(path, "features")?,
-            log2_table_size: file.get(path, "log2_table_size")?,
-            base_resolution: file.get(path, "base_resolution")?,
-            growth: file.get(path, "growth")?,
-            align_corners: file.get(path, "align_corners").unwrap_or(false),
-            ..GridEncodingConfig::default()
-        };
-        // Files of the grid alone have no centres.
-        let radial = match file.get(path, "centres") {
-            Ok(centres) => Some(read_radial(&file, path, centres)?),
-            Err(_) => None,
-        };
-        let config = RadialFieldConfig {
-            grid,
-            width: file.get(path, "width")?,
-            layers: file.get(path, "layers")?,
-            channels: file.get(path, "channels")?,
-            radial,
-        };
+        let channels = file.get(path, "channels")?;
+        let parts = FieldNetworkConfig::of_file(&file, path, 2, channels)?;
+        let FieldNetworkConfig { grid, width, layers, radial, .. } = parts;
+        let config = RadialFieldConfig { grid, width, layers, channels, radial };
         // Before anything of the size that the metadata claims is allocated.
         config.check()?;
-        file.tensor(path, "grid.table", &[grid.parameter_count()?])?;
-        if let Some(radial) = &config.radial {
-            file.tensor(path, "radial.weights", &[radial.centres, radial.features])?;
-        }
-        let field = Self::new(context, config, 0)?;
-        for (name, tensor) in field.tensors()?.iter() {
-            tensor.write(context, file.tensor(path, name, tensor.shape())?)?;
-        }
-        Ok(field)
+        let network = FieldNetwork::of_file(context, parts, &file, path, metadata(&config))?;
+        Ok(Self { config, network })
     }
-
-    #[cfg(feature = "blocking")]
-    fn contents(&self) -> Result<Checkpoint> {
-        let mut file = Checkpoint::new();
-        for (name, tensor) in self.tensors()?.iter() {
-            file.insert(name, tensor.shape(), tensor.read(&self.context)?);
-        }
-        let grid = &self.config.grid;
-        file.set("model", "RadialField");
-        file.set("levels", grid.levels);
-        file.set("features", grid.features);
-        file.set("log2_table_size", grid.log2_table_size);
-        file.set("base_resolution", grid.base_resolution);
-        file.set("growth", grid.growth);
-        file.set("width", self.config.width);
-        file.set("layers", self.config.layers);
-        file.set("channels", self.config.channels);
-        if let Some(radial) = &self.config.radial {
-            file.set("align_corners", grid.align_corners);
-            file.set("centres", radial.centres);
-            file.set("neighbours", radial.neighbours);
-            file.set("radial_features", radial.features);
-            file.set("function", radial.function as u32);
-            for (name, [low, high]) in radial_ranges(radial) {
-                file.set(format!("{name}.0"), low);
-                file.set(format!("{name}.1"), high);
-            }
-        }
-        Ok(file)
-    }
-}
-
-/// Pairs of numbers of a radial half, with their names in a file.
-fn radial_ranges(radial: &RadialBasesConfig) -> [(&'static str, [f64; 2]); 3] {
-    [
-        ("extent", radial.extent),
-        ("frequencies", radial.frequencies),
-        ("hidden_frequencies", radial.hidden_frequencies),
-    ]
-}
-
-fn read_radial(file: &Checkpoint, path: &Path, centres: u32) -> Result<RadialBasesConfig> {
-    let range = |name: &str| -> Result<[f64; 2]> {
-        Ok([file.get(path, &format!("{name}.0"))?, file.get(path, &format!("{name}.1"))?])
-    };
-    let function: usize = file.get(path, "function")?;
-    let need = "the number of a kernel function";
-    let function = RadialFunction::ALL.get(function).copied();
-    check_config(function.is_some(), "function", need, function)?;
-    Ok(RadialBasesConfig {
-        centres,
-        neighbours: file.get(path, "neighbours")?,
-        features: file.get(path, "radial_features")?,
-        function: function.unwrap_or_default(),
-        shape: RadialShape::Symmetric,
-        extent: range("extent")?,
-        frequencies: range("frequencies")?,
-        hidden_frequencies: range("hidden_frequencies")?,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Chen et al. 2023: parameters of the models for pictures and for signed distances.
+    /// Chen et al. 2023: parameters of the models for pictures.
     #[test]
     fn parameter_counts_are_the_published_ones() {
         let count =
@@ -720,11 +379,6 @@ mod tests {
         assert_eq!(picture(256, 15), (2_776, 128_871));
         assert_eq!(picture(256, 12), (1_755, 71_623));
         assert_eq!(picture(8000, 24), (795_365, 57_458_951));
-        let distances = |log2| count(RadialFieldConfig::hybrid_for_distances(log2).unwrap());
-        assert_eq!(distances(15), (23_600, 856_009));
-        assert_eq!(distances(14), (12_280, 448_489));
-        assert_eq!(distances(13), (6_347, 234_897));
-        assert_eq!(distances(12), (3_275, 124_305));
     }
 
     #[test]

@@ -4,19 +4,14 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::fit::Progress;
+use super::fit::{FitConfig, Progress, Trained, Trainer};
 use super::picture::Picture;
 use super::radial_field::Region;
 use super::sampler::{Sampler, mix};
-use crate::dense::{
-    Activation, ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Method, Optimizer, OptimizerArgs,
-    OptimizerConfig, StepValues,
-};
-use crate::dispatch::{
-    BufferView, Context, Error, Kernel, Planned, Recording, Result, check_config, check_shape, count,
-};
+use crate::dense::{Activation, ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig, Method};
+use crate::dispatch::{Context, Kernel, Planned, Result, check_config, check_shape, count};
 use crate::radial::{SmoothLayer, SmoothMlpConfig, SmoothMlpForward, SmoothMlpForwardArgs};
-use crate::train::{Checkpoint, Input, Parameters, Schedule, Tape, Tensor, smooth_mlp};
+use crate::train::{Checkpoint, Input, Parameters, Tape, Tensor, smooth_mlp};
 
 /// What a SIREN is made of. The default is that of the paper for pictures: three hidden layers of
 /// 256 sines of frequency 30.
@@ -66,23 +61,6 @@ impl SirenFieldConfig {
     }
 }
 
-/// How networks are fitted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SirenFit {
-    /// Training steps.
-    pub steps: u64,
-    /// Pixels of a step, the same of each picture.
-    pub batch: u32,
-    /// Learning rate of Adam (betas 0.9 and 0.999, epsilon 1e-8); 1e-4 in the paper.
-    pub learning_rate: f64,
-    /// Its course.
-    pub schedule: Schedule,
-    /// Seed of the order of pixels.
-    pub seed: u64,
-    /// Steps between two calls of the callback; at each the loss is read and must be finite.
-    pub report_every: u64,
-}
-
 /// Networks of sines: colour as a function of position, for `instances` pictures of one size.
 #[derive(Debug, Clone)]
 pub struct SirenField {
@@ -94,13 +72,11 @@ pub struct SirenField {
 
 const METHOD: Method = Method::Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: false };
 
-/// Everything that a training step touches, bound once.
-struct Trainer {
-    step: wgpu::Buffer,
+/// The pixels of a step, and what is done with them.
+struct Fit {
     positions: Tensor,
     target: Tensor,
-    loss: Tensor,
-    recording: Recording,
+    trainer: Trainer,
 }
 
 impl SirenField {
@@ -152,7 +128,7 @@ impl SirenField {
         Ok(parameters)
     }
 
-    fn trainer(&self, batch: u32) -> Result<Trainer> {
+    fn bind(&self, batch: u32) -> Result<Fit> {
         let (context, config) = (&self.context, &self.config);
         let instances = config.instances;
         let positions = Tensor::new(context, "positions", &[instances, batch, 2])?;
@@ -181,36 +157,32 @@ impl SirenField {
             scratch: &kernel.create_scratch()?,
         })?);
         let gradients = tape.backward(&y, &d_y)?;
-        let step = context.create_storage("step", StepValues::WORDS * 4)?;
-        let mut recording = gradients.recording.clone();
-        for variable in variables.iter().flat_map(|(weight, bias)| [weight, bias]) {
-            let parameter = variable.tensor();
-            let zeros = vec![0.0; parameter.len() as usize];
-            let moment = || Tensor::from_slice(context, "moment", parameter.shape(), &zeros);
-            let (moment1, moment2) = (moment()?, moment()?);
-            let optimizer = Optimizer::new(context, OptimizerConfig::new(parameter.len(), METHOD))?;
-            recording.append(optimizer.prepare(&OptimizerArgs {
-                step: BufferView::new(&step),
-                gradient: gradients.of(variable)?.view(),
-                parameter: parameter.view(),
-                moment1: Some(moment1.view()),
-                moment2: Some(moment2.view()),
-            })?);
-        }
-        Ok(Trainer { step, positions, target, loss, recording })
+        let parameters = self.parameters()?;
+        let variables = variables.iter().flat_map(|(weight, bias)| [weight, bias]);
+        let trained = parameters.iter().zip(variables).map(|((name, parameter), variable)| {
+            let gradient = gradients.of(variable)?;
+            Ok(Trained { name, parameter, gradient, skip_zero_gradient: false, rate: 1.0 })
+        });
+        let trained: Vec<_> = trained.collect::<Result<_>>()?;
+        let recording = gradients.recording.clone();
+        let trainer = Trainer::with_method(context, METHOD, recording, loss, &trained, Vec::new())?;
+        Ok(Fit { positions, target, trainer })
     }
 
-    /// Fits each network to its picture; all pictures have one size. The same field, pictures and
-    /// configuration give the same bits on the same adapter.
+    /// Fits each network to its picture; all pictures have one size. Of the configuration, `batch` are
+    /// the pixels of a step, the same of each picture, and the learning rate is that of Adam with betas 0.9
+    /// and 0.999 and epsilon 1e-8 (1e-4 in the paper). The same field, pictures and configuration give the
+    /// same bits on the same adapter, also if the fit is stopped and goes on from its checkpoint.
     ///
     /// `report` is called every `report_every` steps and after the last, with the loss over all
-    /// pictures; `Break` ends the fit with [`Error::Cancelled`]. A loss that is not finite ends it
-    /// with [`Error::NonFinite`].
+    /// pictures; `Break` ends the fit with [`Error::Cancelled`](crate::Error::Cancelled) after a checkpoint.
+    /// A loss that is not finite ends it with [`Error::NonFinite`](crate::Error::NonFinite); the last
+    /// checkpoint is kept.
     #[cfg(feature = "blocking")]
     pub fn fit(
         &mut self,
         pictures: &[Picture],
-        fit: &SirenFit,
+        fit: &FitConfig,
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let (instances, channels) = (self.config.instances, self.config.channels as usize);
@@ -226,19 +198,15 @@ impl SirenField {
             let have = (picture.width, picture.height, picture.channels);
             check_shape(have == size, "pictures", format!("all of the size {size:?}"), have)?;
         }
-        check_config(fit.batch > 0, "batch", "at least 1", fit.batch)?;
-        check_config(fit.report_every > 0, "report_every", "at least 1", fit.report_every)?;
-        check_config(fit.learning_rate.is_finite(), "learning_rate", "finite", fit.learning_rate)?;
-        let batch = fit.batch as usize;
+        fit.check()?;
+        let batch = u64::from(fit.batch);
         count("batch", &[instances, fit.batch, self.config.channels.max(2)])?;
-        let trainer = self.trainer(fit.batch)?;
+        let Fit { positions, target, trainer } = self.bind(fit.batch)?;
         let sampler = Sampler::new(u64::from(first.width) * u64::from(first.height), fit.seed);
-        let started = std::time::Instant::now();
-        for step in 0..fit.steps {
-            let pixels: Vec<usize> =
-                (0..batch).map(|i| sampler.order(step * batch as u64 + i as u64) as usize).collect();
-            let at = |i: usize, n: u32| 2.0 * (i as f32 + 0.5) / n as f32 - 1.0;
-            let width = first.width as usize;
+        let at = |i: usize, n: u32| 2.0 * (i as f32 + 0.5) / n as f32 - 1.0;
+        let width = first.width as usize;
+        let mut feed = |step: u64| {
+            let pixels: Vec<usize> = (0..batch).map(|i| sampler.order(step * batch + i) as usize).collect();
             let place = |&i: &usize| [at(i % width, first.width), at(i / width, first.height)];
             let places: Vec<f32> = pixels.iter().flat_map(place).collect();
             let colours: Vec<f32> = pictures
@@ -247,27 +215,11 @@ impl SirenField {
                 .flatten()
                 .copied()
                 .collect();
-            trainer.positions.write(&self.context, &places.repeat(pictures.len()))?;
-            trainer.target.write(&self.context, &colours)?;
-            let rate = fit.learning_rate * fit.schedule.factor(step);
-            let values = StepValues::new(step + 1, rate as f32, METHOD.betas());
-            self.context.write(&trainer.step, 0, values.bytes());
-            self.context.run_blocking(&trainer.recording)?;
-            let done = step + 1;
-            if done == fit.steps || done.is_multiple_of(fit.report_every) {
-                let loss = f64::from(trainer.loss.read(&self.context)?.first().copied().unwrap_or(0.0));
-                if !loss.is_finite() {
-                    let hint = "try a smaller learning rate".into();
-                    return Err(Error::NonFinite { what: "loss", step: done, hint });
-                }
-                let psnr = -10.0 * loss.log10();
-                let steps_per_second = done as f64 / started.elapsed().as_secs_f64();
-                if report(&Progress { step: done, loss, psnr, steps_per_second }).is_break() {
-                    return Err(Error::Cancelled { step: done });
-                }
-            }
-        }
-        Ok(())
+            positions.write(&self.context, &places.repeat(pictures.len()))?;
+            target.write(&self.context, &colours)
+        };
+        let tensors = self.parameters()?;
+        trainer.fit(&self.context, fit, &tensors, &|| self.contents(), &mut feed, report)
     }
 
     /// Renders `width` x `height` pixels of a region of every picture, their values at the centres
@@ -324,6 +276,12 @@ impl SirenField {
     /// Writes configuration and parameters as safetensors, whole or not at all.
     #[cfg(feature = "blocking")]
     pub fn save(&self, path: &Path) -> Result<()> {
+        self.contents()?.save(path)
+    }
+
+    /// Configuration and parameters.
+    #[cfg(feature = "blocking")]
+    fn contents(&self) -> Result<Checkpoint> {
         let mut file = Checkpoint::new();
         for (name, tensor) in self.parameters()?.iter() {
             file.insert(name, tensor.shape(), tensor.read(&self.context)?);
@@ -334,10 +292,10 @@ impl SirenField {
         file.set("layers", self.config.layers);
         file.set("channels", self.config.channels);
         file.set("frequency", self.config.frequency);
-        file.save(path)
+        Ok(file)
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Reads what [`save`](Self::save) wrote, or a fit's checkpoint.
     pub fn load(context: &Context, path: &Path) -> Result<Self> {
         let file = Checkpoint::load(path)?;
         let config = SirenFieldConfig {

@@ -23,6 +23,10 @@ pub struct MeshSampleConfig {
     pub cube: [f32; 2],
     /// Distinguishes uses of one state.
     pub stream: u32,
+    /// Whether the points of a kind, at most 2^24 then, are shared out: each into an equal part of the surface
+    /// (in the order of the leaves) or of the cube (along a Morton curve). So no region is left out by chance,
+    /// and neighbours in memory are neighbours in space.
+    pub stratified: bool,
 }
 
 const WORKGROUP: u32 = 64;
@@ -75,10 +79,12 @@ impl MeshSampleConfig {
 impl MeshSample {
     /// One invocation a point.
     pub fn plan(config: &MeshSampleConfig, caps: &Capabilities) -> Result<Plan> {
-        let MeshSampleConfig { triangles, counts, sigma, cube, stream } = *config;
+        let MeshSampleConfig { triangles, counts, sigma, cube, stream, stratified } = *config;
         let points = config.points();
         let fits = (1..=1 << 30).contains(&points);
         check_config(fits, "counts", "together 1 to 2^30", counts)?;
+        let few = !stratified || counts.iter().all(|&n| n <= 1 << 24);
+        check_config(few, "counts", "at most 2^24 each if stratified", counts)?;
         check_config(triangles > 0, "triangles", "at least 1", triangles)?;
         let points = points as u32;
         let [surface, near, _] = counts;
@@ -91,7 +97,7 @@ impl MeshSample {
         let operations = 400 + 4 * u64::from(triangles.ilog2());
         let cost = Cost::new(u64::from(points) * operations, u64::from(points) * 12);
         let groups = points.div_ceil(WORKGROUP).into();
-        let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
+        let constants = Constants::new().u32("WORKGROUP", WORKGROUP).bool("STRATIFIED", stratified);
         Ok(Plan::single("point", Launch::new(&SAMPLE, constants, &params, groups, caps, cost)?))
     }
 }

@@ -198,15 +198,11 @@ static BACKWARD_CENTRES: Shader = shader!(
     ]
 );
 
-/// How many invocations must share a list that may hold all `pairs`, of at most `most`: Mesa's
-/// llvmpipe ends all loops of an invocation after 65,535 rounds.
+/// How many invocations must share a list that may hold all `pairs`, of at most `most`.
 pub(super) fn fewest_lanes(what: &'static str, pairs: u64, most: u32, caps: &Capabilities) -> Result<u32> {
-    const ROUNDS: u64 = 60_000;
-    if !caps.cpu {
-        return Ok(1);
-    }
-    let lanes = pairs.div_ceil(ROUNDS).next_power_of_two();
-    let need = format!("such that there are at most {} pairs on a CPU adapter", u64::from(most) * ROUNDS);
+    let lanes = pairs.div_ceil(caps.rounds()).next_power_of_two();
+    let all = u64::from(most).saturating_mul(caps.rounds());
+    let need = format!("such that there are at most {all} pairs on a CPU adapter");
     check_config(lanes <= most.into(), what, &need, pairs)?;
     Ok(lanes as u32)
 }

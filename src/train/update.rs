@@ -93,6 +93,12 @@ impl Update {
         &self.values
     }
 
+    /// Of the moments, as the method has them.
+    #[must_use]
+    pub fn betas(&self) -> [f32; 2] {
+        self.method.betas()
+    }
+
     /// The moments of each parameter, in order, as the method has them.
     #[must_use]
     pub fn moments(&self) -> &[[Option<Tensor>; 2]] {

@@ -69,6 +69,32 @@ fn case(config: CombineConfig, random: &mut Random) -> Case {
     .output("dweight", Expected::near(&dweight, ulps(width), 1e-37))
 }
 
+/// The products alone.
+fn weigh(config: WeighConfig, random: &mut Random) -> Case {
+    let [rows, width] = [config.rows, config.width].map(|v| v as usize);
+    let (x, weight) = (random.vec(rows * width, -1.0, 1.0), random.vec(rows, -1.0, 1.0));
+    let dy = random.vec(rows * width, -1.0, 1.0);
+    let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    // A token a row.
+    let token: Vec<u32> = (0..config.rows).collect();
+    let whole = CombineConfig { tokens: config.rows, slots: config.rows, width: config.width };
+    let [y, dx, dweight] = reference(&whole, &wide(&x), &wide(&weight), &token, &wide(&dy));
+    Case::new(KERNEL, format!("{config:?}"), move |context, b| {
+        let (x, weight) = (b["x"], b["weight"]);
+        let mut recording =
+            WeighForward::new(context, config)?.prepare(&WeighForwardArgs { x, weight, y: b["y"] })?;
+        let args = WeighBackwardArgs { x, weight, dy: b["dy"], dx: b["dx"], dweight: b["dweight"] };
+        recording.append(WeighBackward::new(context, config)?.prepare(&args)?);
+        Ok(recording)
+    })
+    .input("x", &x)
+    .input("weight", &weight)
+    .input("dy", &dy)
+    .output("y", Expected::near(&y, 1.0, 1e-37))
+    .output("dx", Expected::near(&dx, 1.0, 1e-37))
+    .output("dweight", Expected::near(&dweight, width as f64 + 2.0, 1e-37))
+}
+
 /// Bugs that the cases must find.
 pub const CANARIES: &[Canary] = &[
     Canary {
@@ -90,7 +116,12 @@ pub const CANARIES: &[Canary] = &[
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(97);
     let shapes = [(1, 1, 1), (7, 9, 3), (30, 64, 8), (5, 257, 12), (64, 33, 5)];
-    shapes.map(|(tokens, slots, width)| case(CombineConfig { tokens, slots, width }, &mut random)).into()
+    let mut cases: Vec<Case> =
+        shapes.map(|(tokens, slots, width)| case(CombineConfig { tokens, slots, width }, &mut random)).into();
+    for (rows, width) in [(1, 1), (9, 7), (65, 8), (13, 100)] {
+        cases.push(weigh(WeighConfig { rows, width }, &mut random));
+    }
+    cases
 }
 
 #[cfg(test)]

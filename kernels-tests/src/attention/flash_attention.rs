@@ -453,7 +453,7 @@ pub const CANARIES: &[Canary] = &[
         bug: "slices merged as if they had the same log-sum-exp",
         kernel: "attention/flash_attention",
         shader: "attention/flash_terms::merge",
-        find: "weight(LOG2_E * l, LOG2_E * m)",
+        find: "exponential(LOG2_E * l - LOG2_E * m)",
         replace: "1.0",
     },
     Canary {
@@ -619,6 +619,23 @@ pub fn cases() -> Vec<Case> {
     table.add("72 columns", square(65, 72), 2.0, &[TILED], same);
     table.add("128 columns", square(33, 128), 2.0, &[TILED], same);
     table.add("wide values", AttentionConfig { value_dim: Some(132), ..square(33, 4) }, 2.0, &[PLAIN], same);
+
+    // More rounds of an invocation's loops than Mesa's llvmpipe allows, were the sums not cut: over long
+    // rows, over their columns too, over the heads that share a key, and over the images that share a table.
+    let long = AttentionConfig { slices: Some(1), ..square(1, 1) };
+    table.add("long rows", AttentionConfig { keys: 66_000, ..long }, 2.0, &[PLAIN], same);
+    let wide = AttentionConfig { head_dim: 256, ..long };
+    table.add("wide rows", AttentionConfig { keys: 600, ..wide }, 2.0, &[PLAIN], same);
+    table.add("wide rows", AttentionConfig { queries: 600, keys: 3, ..wide }, 2.0, &[PLAIN], same);
+    let sharing = AttentionConfig { heads: 64, kv_heads: Some(1), queries: 4200, keys: 1, ..long };
+    table.add("a key for 64 heads", sharing, 2.0, &[PLAIN, SUBGROUP], same);
+    let images = AttentionConfig {
+        batch: 4200,
+        bias: AttentionBias::Table { prefix: 0, height: 4, width: 4 },
+        bias_gradient: true,
+        ..square(16, 1)
+    };
+    table.add("a table for many images", images, 2.0, ALL, same);
 
     let Table { mut random, mut cases } = table;
     // burn #4530: 40 KiB wanted where there are 32.

@@ -422,6 +422,16 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.push(poisoned(&mut random));
+    // States of an image that are long enough for a large workgroup.
+    let long = HopfieldConfig {
+        states: 1031,
+        patterns: 1,
+        width: 65,
+        update_steps_max: Some(1),
+        stop: HopfieldStop::State,
+        ..base
+    };
+    cases.push(case(long, 0.7, &mut random));
     cases
 }
 

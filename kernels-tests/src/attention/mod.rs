@@ -1,5 +1,6 @@
 //! Cases and references of `patchfield::attention`.
 
+pub mod attention_statistics;
 pub mod combine;
 pub mod flash_attention;
 pub mod head_selector;
@@ -18,6 +19,7 @@ pub mod window_attention;
 
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
+    all.extend(attention_statistics::cases());
     all.extend(combine::cases());
     all.extend(flash_attention::cases());
     all.extend(head_selector::cases());
@@ -37,6 +39,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
 }
 
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
+    attention_statistics::CANARIES,
     combine::CANARIES,
     flash_attention::CANARIES,
     head_selector::CANARIES,

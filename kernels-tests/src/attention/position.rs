@@ -96,6 +96,8 @@ pub fn cases() -> Vec<Case> {
         (1, 64, 4, 0),
         (5, 65, 8, 2),
         (70, 3, 63, 1),
+        // More images than Mesa's llvmpipe lets an invocation walk through.
+        (65_600, 2, 1, 1),
     ] {
         let config = AddPositionConfig { batch, tokens, width, prefix };
         cases.push(case(config, None, &mut random));

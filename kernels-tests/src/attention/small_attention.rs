@@ -261,8 +261,8 @@ pub const CANARIES: &[Canary] = &[
         bug: "the masked keys left in the denominator",
         kernel: "attention/small_attention",
         shader: "attention/small_attention::forward",
-        find: "let p = select(vec4<f32>(), weight(s - maximum), exist(t));",
-        replace: "let p = weight(s - maximum);",
+        find: "let p = select(vec4<f32>(), exponentials(s - maximum), exist(t));",
+        replace: "let p = exponentials(s - maximum);",
     },
 ];
 

@@ -4,6 +4,7 @@ use half::f16;
 use patchfield::Kernel;
 use patchfield::dense::copy::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Data, Expected, Random};
 
 const KERNEL: &str = "dense/copy";
@@ -24,6 +25,33 @@ pub fn add(a: f32, x: f32, b: f32, y: f32) -> (f64, f64) {
     let second = if b == 0.0 { 0.0 } else { f64::from(b) * f64::from(y) };
     (first + second, first.abs() + second.abs())
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the halves of a word swapped",
+        kernel: KERNEL,
+        shader: "dense/copy::narrow_vec4",
+        find: "pack(v.x, v.y)",
+        replace: "pack(v.y, v.x)",
+    },
+    Canary {
+        bug: "an odd count's last half left out",
+        kernel: KERNEL,
+        shader: "dense/copy::widen",
+        find: "y[2u * i] = half_to_float_bits(word & 0xffffu);",
+        replace: "if 2u * i + 1u < params.count { y[2u * i] = half_to_float_bits(word & 0xffffu); }",
+    },
+    Canary {
+        bug: "0 times what was there, which may be NaN",
+        kernel: KERNEL,
+        shader: "dense/copy::add",
+        find: "if params.b != 0.0 {
+            sum += params.b * total[i];
+        }",
+        replace: "sum += params.b * total[i];",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(3);

@@ -105,13 +105,29 @@ fn scatter_case(shape: Shape, kind: Index, variant: Option<GatherVariant>, rando
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "a step that skips elements of a row",
-    kernel: "dense/gather",
-    shader: "dense/gather::add_rows",
-    find: "if k % SPAN == 0u && left >= SPAN {",
-    replace: "if k % SPAN == 0u && left + 1u >= SPAN {",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "a step that skips elements of a row",
+        kernel: "dense/gather",
+        shader: "dense/gather::add_rows",
+        find: "if k % SPAN == 0u && left >= SPAN {",
+        replace: "if k % SPAN == 0u && left + 1u >= SPAN {",
+    },
+    Canary {
+        bug: "an index beyond the last row read as the last",
+        kernel: "dense/gather",
+        shader: "dense/gather::gather",
+        find: "if row < params.rows {",
+        replace: "if row <= params.rows {",
+    },
+    Canary {
+        bug: "what was there forgotten",
+        kernel: "dense/gather",
+        shader: "dense/gather::add_rows",
+        find: "if params.accumulate == 1u {",
+        replace: "if params.accumulate == 2u {",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(8);

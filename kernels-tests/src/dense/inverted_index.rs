@@ -37,13 +37,29 @@ fn case(rows: u32, n: u32, outside: bool, random: &mut Random) -> Case {
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "lists that begin one place late",
-    kernel: KERNEL,
-    shader: "dense/gather::row_starts",
-    find: "sorted[middle] < row",
-    replace: "sorted[middle] <= row",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "lists that begin one place late",
+        kernel: KERNEL,
+        shader: "dense/gather::row_starts",
+        find: "sorted[middle] < row",
+        replace: "sorted[middle] <= row",
+    },
+    Canary {
+        bug: "keys beyond the last row left as they are",
+        kernel: KERNEL,
+        shader: "dense/gather::clamp_index",
+        find: "min(index[i], params.rows)",
+        replace: "index[i]",
+    },
+    Canary {
+        bug: "one list start too few",
+        kernel: KERNEL,
+        shader: "dense/gather::row_starts",
+        find: "row < params.count",
+        replace: "row + 1u < params.count",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(47);

@@ -243,6 +243,9 @@ pub fn cases() -> Vec<Case> {
     // More workgroups than one row of the grid holds.
     let long = LayerNormConfig { rows: 262_149, width: 1, variant: Some(Workgroup), ..Default::default() };
     cases.push(case(LayerNormConfig { variant: Some(Invocation), ..long }, Rows::Plain, &mut random));
+    // Rows that an invocation by itself would take more rounds for than Mesa's llvmpipe lets it have.
+    let wide = LayerNormConfig { width: 32_771, variant: None, ..wide };
+    cases.push(case(wide, Rows::Plain, &mut random));
     cases
 }
 

@@ -32,13 +32,25 @@ pub fn reference(loss: Loss, p: f64, t: f64) -> (f64, f64) {
     }
 }
 
-/// `(loss, gradient)` of one row of logits in f64; a target that is no class gives zeros.
-pub fn cross_entropy(z: &[f64], target: usize) -> (f64, Vec<f64>) {
-    let Some(&own) = z.get(target) else { return (0.0, vec![0.0; z.len()]) };
+/// `(loss, gradient)` of one row of logits in f64 against a weight for each class.
+pub fn weighted_cross_entropy(z: &[f64], weights: &[f64], smoothing: f64) -> (f64, Vec<f64>) {
     let maximum = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = z.iter().map(|z| (z - maximum).exp()).sum();
-    let gradient = z.iter().enumerate().map(|(c, z)| (z - maximum).exp() / sum - f64::from(c == target));
-    (sum.ln() + maximum - own, gradient.collect())
+    let total: f64 = weights.iter().sum();
+    let even = smoothing * total / z.len() as f64;
+    let smoothed = weights.iter().map(|t| (1.0 - smoothing) * t + even);
+    let (mut loss, mut gradient) = (0.0, Vec::new());
+    for (z, t) in z.iter().zip(smoothed) {
+        loss += t * (sum.ln() + maximum - z);
+        gradient.push(total * (z - maximum).exp() / sum - t);
+    }
+    (loss, gradient)
+}
+
+/// The same against one class; a target that is no class gives zeros.
+pub fn cross_entropy(z: &[f64], target: usize) -> (f64, Vec<f64>) {
+    let weights: Vec<f64> = (0..z.len()).map(|c| f64::from(c == target)).collect();
+    weighted_cross_entropy(z, &weights, 0.0)
 }
 
 const ALL: [Loss; 5] = [
@@ -99,50 +111,70 @@ fn elementwise(loss: Loss, n: u32, gradient: bool, poison: Option<f32>, random: 
     if gradient { case.output("gradient", Expected::near(&dp, 10.0, 0.0)) } else { case }
 }
 
-fn entropy(
-    rows: u32,
-    classes: u32,
-    gradient: bool,
-    variant: CrossEntropyVariant,
-    poison: bool,
-    random: &mut Random,
-) -> Case {
-    let scale = 2.0;
-    let config = CrossEntropyConfig { rows, classes, scale, gradient, variant: Some(variant) };
+/// What is not finite, if anything is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Poison {
+    Nothing,
+    Logit,
+    Weight,
+}
+
+fn entropy(config: CrossEntropyConfig, poison: Poison, random: &mut Random) -> Case {
+    let CrossEntropyConfig { rows, classes, scale, gradient, target, smoothing, variant } = config;
+    let width = classes as usize;
     // The second row lies near +200: exp without the maximum taken off would overflow.
     let mut z = random.vec((rows * classes) as usize, -9.0, 9.0);
-    z.iter_mut().skip(classes as usize).take(classes as usize).for_each(|z| *z += 200.0);
-    // Every fifth row has no class of its own.
-    let target: Vec<u32> =
+    z.iter_mut().skip(width).take(width).for_each(|z| *z += 200.0);
+    // Every fifth row has no class of its own, and no weights.
+    let own: Vec<u32> =
         (0..rows).map(|r| if r % 5 == 3 { classes + r - 3 } else { random.below(classes) }).collect();
-    let bad = rows / 2;
-    if poison {
-        z[(bad * classes + classes / 2) as usize] = f32::NAN;
+    // Some weights are 0; the others are of any sum.
+    let mut weights: Vec<f32> = match target {
+        CrossEntropyTarget::Classes => {
+            own.iter().flat_map(|&t| (0..classes).map(move |c| f32::from(c == t))).collect()
+        }
+        CrossEntropyTarget::Weights => {
+            let mut weight = |t: u32| if t < classes { random.uniform(-0.5, 1.0).max(0.0) } else { 0.0 };
+            own.iter().flat_map(|&t| (0..classes).map(|_| weight(t)).collect::<Vec<_>>()).collect()
+        }
+    };
+    let bad = (rows / 2) as usize;
+    let at = bad * width + width / 2;
+    match poison {
+        Poison::Nothing => {}
+        Poison::Logit => z[at] = f32::NAN,
+        Poison::Weight => weights[at] = f32::INFINITY,
     }
+    let epsilon = f64::from(smoothing);
     let (mut mean, mut dz) = ((0.0, 0.0), Vec::new());
-    for (r, (row, &t)) in z.chunks(classes as usize).zip(&target).enumerate() {
-        if poison && r == bad as usize {
+    for (r, (row, given)) in z.chunks(width).zip(weights.chunks(width)).enumerate() {
+        if poison != Poison::Nothing && r == bad {
             mean.0 = f64::NAN;
             dz.extend(row.iter().map(|_| (f64::NAN, 0.0)));
             continue;
         }
-        let row: Vec<f64> = row.iter().map(|&z| z.into()).collect();
-        let (loss, gradient) = cross_entropy(&row, t as usize);
+        let [row, given] = [row, given].map(|v| v.iter().map(|&v| v.into()).collect::<Vec<f64>>());
+        let (loss, gradient) = weighted_cross_entropy(&row, &given, epsilon);
         let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let own = row.get(t as usize).copied().unwrap_or(maximum);
+        let total: f64 = given.iter().sum();
         mean.0 += loss / f64::from(rows);
-        // log(sum) has the sum's relative error as its absolute one: 1 beside the terms.
-        mean.1 += (loss + (maximum - own).abs() + 1.0) / f64::from(rows);
+        // log(sum) has the sum's relative error as its absolute one: 1 beside the terms, each of which
+        // holds the distance of its logit from the largest.
+        let far =
+            row.iter().zip(&given).map(|(z, t)| (t + epsilon * total / f64::from(classes)) * (maximum - z));
+        mean.1 += (loss + far.sum::<f64>() + total) / f64::from(rows);
         let factor = f64::from(scale) / f64::from(rows);
         for (c, g) in gradient.iter().enumerate() {
             let exponent = 1.0 + (row[c] - maximum).abs();
-            let softmax = g + f64::from(c == t as usize);
-            dz.push((g * factor, factor * (softmax * exponent + g.abs())));
+            let weight = (1.0 - epsilon) * given[c] + epsilon * total / f64::from(classes);
+            dz.push((g * factor, factor * ((g + weight) * exponent + weight + g.abs())));
         }
     }
-    // A row's sum of exponentials: one addition a class, at the most, and 3 + 2|z| units each exp.
-    let sum = f64::from(classes).sqrt() * 4.0 + 16.0;
-    let name = format!("cross-entropy, {rows}x{classes}, gradient {gradient}, {variant:?}, poison {poison}");
+    // A row's sums: one addition a class, at the most, and 3 + 2|z| units each exp; 5 of a smoothed weight.
+    let sum = f64::from(classes).sqrt() * 4.0 + 16.0 + 5.0;
+    let name = format!(
+        "cross-entropy, {rows}x{classes}, gradient {gradient}, {variant:?}, {target:?}, smoothing {smoothing}, {poison:?}"
+    );
     let case = Case::new("dense/loss", name, move |context, b| {
         let kernel = CrossEntropy::new(context, config)?;
         let scratch = b.scratch(&kernel)?;
@@ -155,8 +187,11 @@ fn entropy(
         })
     })
     .input("logits", &z)
-    .read("target", Data::U32(target))
     .output("loss", Expected::near(&[mean], MEAN + sum, 0.0));
+    let case = match target {
+        CrossEntropyTarget::Classes => case.read("target", Data::U32(own)),
+        CrossEntropyTarget::Weights => case.input("target", &weights),
+    };
     if gradient { case.output("gradient", Expected::near(&dz, sum, 1e-37)) } else { case }
 }
 
@@ -189,6 +224,20 @@ pub const CANARIES: &[Canary] = &[
         find: "bitcast<Words>(params.factor * e.slope)",
         replace: "bitcast<Words>(e.slope)",
     },
+    Canary {
+        bug: "weights taken to have the sum 1",
+        kernel: "dense/loss",
+        shader: "dense/loss::row_gradient",
+        find: "r.total * share - class_weight",
+        replace: "share - class_weight",
+    },
+    Canary {
+        bug: "a row's weights read from the row before",
+        kernel: "dense/loss",
+        shader: "dense/loss::rows_gradient",
+        find: "target_bits[row * params.classes + c]",
+        replace: "target_bits[(max(row, 1u) - 1u) * params.classes + c]",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -206,28 +255,54 @@ pub fn cases() -> Vec<Case> {
             cases.push(elementwise(loss, 1033, false, Some(bad), &mut random));
         }
     }
-    for variant in [CrossEntropyVariant::Invocation, CrossEntropyVariant::Workgroup] {
+    let with = |rows, classes, gradient, variant, target, smoothing| {
+        let config = CrossEntropyConfig::new(rows, classes);
+        CrossEntropyConfig { scale: 2.0, gradient, variant: Some(variant), target, smoothing, ..config }
+    };
+    use {CrossEntropyTarget::*, CrossEntropyVariant::*};
+    for variant in [Invocation, Workgroup] {
         for (rows, classes) in [(1, 1), (1, 10), (7, 255), (5, 256), (4, 257), (257, 10), (3, 1009)] {
-            cases.push(entropy(rows, classes, true, variant, false, &mut random));
+            for target in [Classes, Weights] {
+                let config = with(rows, classes, true, variant, target, 0.0);
+                cases.push(entropy(config, Poison::Nothing, &mut random));
+            }
         }
-        cases.push(entropy(9, 300, false, variant, false, &mut random));
-        cases.push(entropy(9, 300, true, variant, true, &mut random));
-        cases.push(entropy(6, 7, false, variant, true, &mut random));
+        for (target, smoothing) in [(Classes, 0.1), (Weights, 0.1), (Classes, 1.0), (Weights, 1.0)] {
+            let config = with(11, 263, true, variant, target, smoothing);
+            cases.push(entropy(config, Poison::Nothing, &mut random));
+        }
+        for poison in [Poison::Nothing, Poison::Logit] {
+            cases.push(entropy(
+                with(9, 300, poison != Poison::Nothing, variant, Classes, 0.0),
+                poison,
+                &mut random,
+            ));
+            cases.push(entropy(with(6, 7, false, variant, Classes, 0.0), poison, &mut random));
+        }
+        cases.push(entropy(with(6, 300, true, variant, Classes, 0.25), Poison::Logit, &mut random));
+        for poison in [Poison::Logit, Poison::Weight] {
+            cases.push(entropy(with(6, 300, true, variant, Weights, 0.0), poison, &mut random));
+            cases.push(entropy(with(6, 7, false, variant, Weights, 0.1), poison, &mut random));
+        }
     }
     // 1,031 partial sums: two reductions.
-    cases.push(entropy(1031, 3, true, CrossEntropyVariant::Workgroup, false, &mut random));
+    cases.push(entropy(with(1031, 3, true, Workgroup, Classes, 0.0), Poison::Nothing, &mut random));
+    // A vocabulary that an invocation by itself would take more rounds for than Mesa's llvmpipe lets it have.
+    let config = CrossEntropyConfig { scale: 2.0, gradient: true, ..CrossEntropyConfig::new(2, 32_771) };
+    cases.push(entropy(config, Poison::Nothing, &mut random));
     cases
 }
 
 /// What a configuration must refuse.
-pub fn refused(context: &patchfield::Context) -> [Result<()>; 4] {
+pub fn refused(context: &patchfield::Context) -> [Result<()>; 5] {
     let good = LossConfig { loss: Loss::Squared, count: 4, scale: 1.0, gradient: false };
-    let entropy = CrossEntropyConfig { rows: 4, classes: 4, scale: 1.0, gradient: false, variant: None };
+    let entropy = CrossEntropyConfig::new(4, 4);
     [
         ElementwiseLoss::new(context, LossConfig { count: 0, ..good }).map(drop),
         ElementwiseLoss::new(context, LossConfig { loss: Loss::Huber { delta: 0.0 }, ..good }).map(drop),
         ElementwiseLoss::new(context, LossConfig { scale: f32::NAN, ..good }).map(drop),
         CrossEntropy::new(context, CrossEntropyConfig { classes: 0, ..entropy }).map(drop),
+        CrossEntropy::new(context, CrossEntropyConfig { smoothing: 1.5, ..entropy }).map(drop),
     ]
 }
 
@@ -255,14 +330,18 @@ mod tests {
             }
         }
         let z: Vec<f64> = (0..9).map(|_| f64::from(random.uniform(-3.0, 3.0))).collect();
-        let (_, gradient) = cross_entropy(&z, 4);
-        for c in 0..9 {
-            let at = |h: f64| {
-                let mut z = z.clone();
-                z[c] += h;
-                cross_entropy(&z, 4).0
-            };
-            assert!(((at(h) - at(-h)) / (2.0 * h) - gradient[c]).abs() < 1e-8);
+        let one: Vec<f64> = (0..9).map(|c| f64::from(c == 4)).collect();
+        let many: Vec<f64> = (0..9).map(|_| f64::from(random.uniform(0.0, 1.0))).collect();
+        for (weights, smoothing) in [(&one, 0.0), (&one, 0.1), (&many, 0.0), (&many, 0.3)] {
+            let (_, gradient) = weighted_cross_entropy(&z, weights, smoothing);
+            for c in 0..9 {
+                let at = |h: f64| {
+                    let mut z = z.clone();
+                    z[c] += h;
+                    weighted_cross_entropy(&z, weights, smoothing).0
+                };
+                assert!(((at(h) - at(-h)) / (2.0 * h) - gradient[c]).abs() < 1e-8);
+            }
         }
     }
 }

@@ -102,6 +102,20 @@ pub const CANARIES: &[Canary] = &[
         workgroupBarrier();",
         replace: "end, local);",
     },
+    Canary {
+        bug: "the row of the neighbouring lane",
+        kernel: "dense/matmul",
+        shader: "dense/matmul_packed::packed",
+        find: "right, 7u);",
+        replace: "right, 6u);",
+    },
+    Canary {
+        bug: "padding of k that is not zero",
+        kernel: "dense/matmul",
+        shader: "dense/matmul_pack::pack",
+        find: "if row < rows && column < columns {",
+        replace: "if column < columns {",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -142,6 +156,43 @@ pub fn cases() -> Vec<Case> {
         }
         // 8 x 8 results an invocation.
         cases.push(case(MatmulConfig { m: 130, n: 70, k: 19, batch: 33, ..base }, &mut random));
+        // A sum of more rounds than Mesa's llvmpipe lets an invocation have, were it not sliced.
+        cases.push(case(MatmulConfig { m: 4, n: 4, k: 66_000, slices: Some(1), ..base }, &mut random));
     }
+    // Around the edges of the panels (32, 64), sums that end within four terms, every transposition,
+    // with and without an epilogue.
+    let base = MatmulConfig { variant: Some(MatmulVariant::Packed), ..base };
+    for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+        let base = MatmulConfig { transpose_a, transpose_b, ..base };
+        for [m, n, k] in [[4, 4, 4], [32, 64, 16], [28, 60, 20], [36, 68, 12], [100, 36, 24]] {
+            cases.push(case(MatmulConfig { m, n, k, ..base }, &mut random));
+        }
+        let whole = MatmulConfig {
+            m: 36,
+            n: 132,
+            k: 72,
+            batch: 3,
+            share_a: transpose_a,
+            share_b: transpose_b,
+            scale: 0.7,
+            bias: true,
+            keep: true,
+            activation: Activation::Gelu,
+            ..base
+        };
+        cases.push(case(MatmulConfig { slices: Some(1), ..whole }, &mut random));
+        let add = MatmulConfig { accumulate: true, batch: 2, m: 40, n: 8, k: 700, scale: -0.5, ..base };
+        cases.push(case(MatmulConfig { slices: Some(3), ..add }, &mut random));
+        cases.push(case(MatmulConfig { half: true, m: 32, n: 40, k: 24, ..base }, &mut random));
+    }
+    // A is [k, m] and B is [k, n]: k need not be a multiple of 4, nor m where B's rows are.
+    for k in [1, 7, 18] {
+        let config = MatmulConfig { m: 36, n: 68, k, batch: 2, transpose_a: true, ..base };
+        cases.push(case(config, &mut random));
+    }
+    cases.push(case(MatmulConfig { m: 33, n: 68, k: 20, ..base }, &mut random));
+    // What a large product takes by itself.
+    let large = MatmulConfig { variant: None, m: 224, n: 196, k: 44, ..base };
+    cases.push(case(large, &mut random));
     cases
 }

@@ -60,13 +60,29 @@ fn case(
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "one buffer's partial sums over another's",
-    kernel: "dense/norm",
-    shader: "dense/norm::squares",
-    find: "partial_sum[params.offset + group",
-    replace: "partial_sum[group",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "one buffer's partial sums over another's",
+        kernel: "dense/norm",
+        shader: "dense/norm::squares",
+        find: "partial_sum[params.offset + group",
+        replace: "partial_sum[group",
+    },
+    Canary {
+        bug: "the scale of the gradients left out",
+        kernel: "dense/norm",
+        shader: "dense/norm::finish",
+        find: "let norm = abs(scale) * sqrt",
+        replace: "let norm = sqrt",
+    },
+    Canary {
+        bug: "the last item counted twice",
+        kernel: "dense/norm",
+        shader: "dense/norm::squares",
+        find: "select(Floats(), x * x, i < params.items)",
+        replace: "select(Floats(), x * x, i <= params.items)",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(31);

@@ -145,13 +145,41 @@ impl Row {
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "the last of equal maxima for the first",
-    kernel: "dense/reduce",
-    shader: "dense/reduce::max_columns",
-    find: "let take = r > best.rank;",
-    replace: "let take = r >= best.rank;",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the last of equal maxima for the first",
+        kernel: "dense/reduce",
+        shader: "dense/reduce::max_columns",
+        find: "let take = r > best.rank;",
+        replace: "let take = r >= best.rank;",
+    },
+    Canary {
+        bug: "the rest of the last run added",
+        kernel: "dense/reduce",
+        shader: "dense/reduce::sum_columns",
+        find: "select(v, v * v, params.square == 1u), m + j < length)",
+        replace: "select(v, v * v, params.square == 1u), m + j <= length)",
+    },
+    Canary {
+        bug: "a missed barrier in a tree",
+        kernel: "dense/reduce",
+        shader: "dense/reduce::sum_rows",
+        find: "workgroupBarrier();
+    }
+    if local == 0u {
+        y[group] = finish_one",
+        replace: "}
+    if local == 0u {
+        y[group] = finish_one",
+    },
+    Canary {
+        bug: "a gradient of NaN where the norm is 0",
+        kernel: "dense/reduce",
+        shader: "dense/reduce::norm_backward",
+        find: "norm_gradient(input[at], size, g)",
+        replace: "(input[at] / size * g)",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(5);

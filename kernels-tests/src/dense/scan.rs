@@ -35,13 +35,30 @@ fn case(config: ScanConfig) -> Case {
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "the offset of the block before",
-    kernel: "dense/scan",
-    shader: "dense/scan::scan_blocks",
-    find: "scan_block(group, local, offsets[group]);",
-    replace: "scan_block(group, local, offsets[max(group, 1u) - 1u]);",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the offset of the block before",
+        kernel: "dense/scan",
+        shader: "dense/scan::scan_blocks",
+        find: "scan_block(group, local, offsets[group]);",
+        replace: "scan_block(group, local, offsets[max(group, 1u) - 1u]);",
+    },
+    Canary {
+        bug: "a missed barrier between the steps",
+        kernel: "dense/scan",
+        shader: "dense/scan::scan",
+        find: "shared_sums[from_copy + local] = sum;
+        workgroupBarrier();",
+        replace: "shared_sums[from_copy + local] = sum;",
+    },
+    Canary {
+        bug: "reversed from one place too far",
+        kernel: "dense/scan",
+        shader: "dense/scan::scan",
+        find: "select(i, params.count - 1u - i,",
+        replace: "select(i, params.count - i - select(1u, 0u, i > 0u),",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(6);

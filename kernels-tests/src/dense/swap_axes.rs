@@ -13,13 +13,22 @@ pub fn swap_axes<T: Copy>(x: &[T], [a, b, width]: [usize; 3]) -> Vec<T> {
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "the wrong axis as the stride",
-    kernel: "dense/swap_axes",
-    shader: "dense/swap_axes::swap",
-    find: "x[(i * params.b + j) * params.width + c]",
-    replace: "x[(i * params.a + j) * params.width + c]",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the wrong axis as the stride",
+        kernel: "dense/swap_axes",
+        shader: "dense/swap_axes::swap",
+        find: "x[(i * params.b + j) * params.width + c]",
+        replace: "x[(i * params.a + j) * params.width + c]",
+    },
+    Canary {
+        bug: "one row for all columns of it",
+        kernel: "dense/swap_axes",
+        shader: "dense/swap_axes::swap",
+        find: "* params.width + c]",
+        replace: "* params.width]",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(63);

@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use patchfield::Kernel;
 use patchfield::radial::coordinate_encoding::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Expected, Random};
 
 /// Integral of the quartic kernel, and the kernel.
@@ -56,6 +57,35 @@ fn inputs(encoding: CoordinateEncoding, n: usize, random: &mut Random) -> Vec<f3
     }
     x
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the derivative of one blob's neighbour",
+        kernel: "radial/coordinate_encoding",
+        shader: "radial/coordinate_encoding::backward",
+        find: "blob_derivative(f32(b) - bins * v, bins)",
+        replace: "blob_derivative(f32(b) + 1.0 - bins * v, bins)",
+    },
+    Canary {
+        bug: "no blob around the end",
+        kernel: "radial/coordinate_encoding",
+        shader: "radial/coordinate_encoding::forward",
+        find: "for (var turn = -1.0; turn < 1.5; turn += 1.0) {
+        let u = at + turn * bins;
+        sum += integral",
+        replace: "for (var turn = 0.0; turn < 1.5; turn += 1.0) {
+        let u = at + turn * bins;
+        sum += integral",
+    },
+    Canary {
+        bug: "sine and cosine swapped in the gradient",
+        kernel: "radial/coordinate_encoding",
+        shader: "radial/coordinate_encoding::backward",
+        find: "dy[at + 2u * k] * w.y - dy[at + 2u * k + 1u] * w.x",
+        replace: "dy[at + 2u * k] * w.x - dy[at + 2u * k + 1u] * w.y",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     use CoordinateEncoding::{Frequency, OneBlob};

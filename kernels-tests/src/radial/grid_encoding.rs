@@ -110,13 +110,29 @@ const VARIANTS: [GridEncodingVariant; 4] = [
 ];
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "two axes swapped",
-    kernel: "radial/grid_encoding",
-    shader: "radial/grid_encoding::forward",
-    find: "let w = corner_weight(t, corner);",
-    replace: "let w = corner_weight(t.yxz, corner);",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "two axes swapped",
+        kernel: "radial/grid_encoding",
+        shader: "radial/grid_encoding::forward",
+        find: "let w = corner_weight(t, corner);",
+        replace: "let w = corner_weight(t.yxz, corner);",
+    },
+    Canary {
+        bug: "every level in the table of the first",
+        kernel: "radial/grid_encoding",
+        shader: "radial/grid_encoding::forward",
+        find: "return level.first + index % level.entries;",
+        replace: "return index % level.entries;",
+    },
+    Canary {
+        bug: "the high word of a negative term forgotten",
+        kernel: "radial/grid_encoding",
+        shader: "radial/grid_encoding::backward_table",
+        find: "if high != 0u { atomicAdd(&sums[2u * (at + c) + 1u], high); }",
+        replace: "",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

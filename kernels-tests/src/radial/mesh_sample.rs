@@ -22,10 +22,23 @@ fn reference(
     let mut out = Vec::new();
     for i in 0..surface + near + everywhere {
         let words = |block| philox4x32([block, config.stream, state.step[0], state.step[1]], state.seed);
-        let w = words(2 * i);
+        let mut w = words(2 * i);
+        let mut place = [w[0], w[1], w[2]].map(unit);
+        if config.stratified {
+            let (k, n) = match i {
+                i if i < surface => (i, surface),
+                i if i < surface + near => (i - surface, near),
+                i => (i - surface - near, everywhere),
+            };
+            let start = |k: u32| (u64::from(k) << 32) / u64::from(n);
+            w[0] = (start(k) + (u64::from(w[0]) * (start(k + 1) - start(k)) >> 32)) as u32;
+            // Bit 31 - 3 l - d is bit 9 - l of the cell along axis d.
+            let cell = |d: u32| (0..10).fold(0, |cell, l| cell << 1 | (w[0] >> (31 - 3 * l - d) & 1));
+            place = [0, 1, 2].map(|d: u32| (f64::from(cell(d)) + unit(w[d as usize + 1])) / 1024.0);
+        }
         if i >= surface + near {
             let [low, size] = config.cube.map(f64::from);
-            out.extend([w[0], w[1], w[2]].map(|w| (low + size * unit(w), low.abs() + size.abs() * unit(w))));
+            out.extend(place.map(|t| (low + size * t, low.abs() + size.abs() * t)));
             continue;
         }
         let chosen = starts.iter().rposition(|&start| start <= w[0]).unwrap_or(0);
@@ -53,7 +66,8 @@ fn case(name: &str, mesh: &Mesh, config: MeshSampleConfig, state: RandomState) -
     let starts = bvh.area_starts().expect("a mesh with an area");
     let config = MeshSampleConfig { triangles: bvh.triangles(), ..config };
     let expected = reference(&config, &state, &bvh, &starts);
-    let name = format!("{name}, {:?} points", config.counts);
+    let kind = if config.stratified { " stratified" } else { "" };
+    let name = format!("{name}, {:?}{kind} points", config.counts);
     Case::new("radial/mesh_sample", name, move |context, b| {
         MeshSample::new(context, config)?.prepare(&MeshSampleArgs {
             state: b["state"],
@@ -65,7 +79,8 @@ fn case(name: &str, mesh: &Mesh, config: MeshSampleConfig, state: RandomState) -
     .read("state", Data::U32(bytemuck::pod_collect_to_vec(state.bytes())))
     .read("corners", Data::U32(bytemuck::pod_collect_to_vec(bytemuck::cast_slice::<_, u8>(bvh.corners()))))
     .read("starts", Data::U32(starts))
-    // A difference, a product and a sum for each of two edges, and the same for the shift.
+    // A difference, a product and a sum for each of two edges, and the same for the shift. The sum of a cell and a
+    // place in it is one more rounding.
     .output("positions", Expected::near(&expected, 6.0, 0.0))
 }
 
@@ -85,11 +100,24 @@ pub const CANARIES: &[Canary] = &[
         find: "select(v, 1.0 - v, over)",
         replace: "v",
     },
+    Canary {
+        bug: "strata with gaps: a digit of the division lost",
+        kernel: "radial/mesh_sample",
+        shader: "radial/mesh_sample::sample_mesh",
+        find: "rest = (rest << 8u) % n",
+        replace: "rest = rest << 8u",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
-    let config =
-        MeshSampleConfig { triangles: 1, counts: [4, 3, 1], sigma: 0.01, cube: [0.0, 1.0], stream: 5 };
+    let config = MeshSampleConfig {
+        triangles: 1,
+        counts: [4, 3, 1],
+        sigma: 0.01,
+        cube: [0.0, 1.0],
+        stream: 5,
+        stratified: false,
+    };
     // The second and the last triangle have no area.
     let mut flat = cube();
     flat.1.insert(1, [0, 0, 3]);
@@ -112,6 +140,15 @@ pub fn cases() -> Vec<Case> {
     }
     let far = MeshSampleConfig { counts: [0, 0, 65], cube: [-1000.0, 7.0], ..config };
     cases.push(case("anywhere", &one, far, RandomState::new(9, 9)));
+    let parts = MeshSampleConfig { stratified: true, ..config };
+    for (counts, state) in [([1, 1, 1], 7), ([67, 40, 33], 8), ([2, 300, 515], 9)] {
+        cases.push(case(
+            "torus",
+            &torus(13, 7),
+            MeshSampleConfig { counts, ..parts },
+            RandomState::new(2, state),
+        ));
+    }
     cases
 }
 
@@ -132,6 +169,7 @@ mod tests {
             sigma: 0.0,
             cube: [0.0, 1.0],
             stream: 0,
+            stratified: false,
         };
         let all = reference(&config, &RandomState::new(1, 1), &bvh, &starts);
         let (upright, flat): (Vec<_>, Vec<_>) = all.chunks(3).partition(|p| p[2].0 > 0.0);
@@ -142,6 +180,30 @@ mod tests {
                 let mean = points.iter().map(|p| p[d].0).sum::<f64>() / points.len() as f64;
                 assert!((mean - centre[d]).abs() < 0.02, "{mean} {}", centre[d]);
             }
+        }
+    }
+
+    /// In each octant of the cube there is an eighth of the points, to one; in order.
+    #[test]
+    fn strata_share_the_cube_out() {
+        let mesh = cube();
+        let bvh = MeshBvh::build(&mesh.0, &mesh.1).expect("a mesh");
+        let starts = bvh.area_starts().expect("an area");
+        let config = MeshSampleConfig {
+            triangles: bvh.triangles(),
+            counts: [0, 0, 1001],
+            sigma: 0.0,
+            cube: [0.0, 1.0],
+            stream: 0,
+            stratified: true,
+        };
+        let all = reference(&config, &RandomState::new(1, 1), &bvh, &starts);
+        let octant = |p: &[(f64, f64)]| (0..3).fold(0, |bits, d| bits << 1 | usize::from(p[d].0 >= 0.5));
+        let octants: Vec<usize> = all.chunks(3).map(octant).collect();
+        assert!(octants.is_sorted());
+        for o in 0..8 {
+            let count = octants.iter().filter(|&&found| found == o).count() as i64;
+            assert!((count - 125).abs() <= 1, "{count}");
         }
     }
 }

@@ -41,6 +41,7 @@ pub fn cases() -> Vec<crate::harness::Case> {
 pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     cluster::CANARIES,
     compact_basis::CANARIES,
+    coordinate_encoding::CANARIES,
     feature_sinusoid::CANARIES,
     fused_mlp::CANARIES,
     grid_encoding::CANARIES,
@@ -52,5 +53,6 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     radial_basis::CANARIES,
     sinusoid_composition::CANARIES,
     smooth_mlp::CANARIES,
+    spherical_harmonics::CANARIES,
     weighted_sample::CANARIES,
 ];

@@ -142,13 +142,49 @@ pub fn reference(
 }
 
 /// Bugs that the cases must find.
-pub const CANARIES: &[Canary] = &[Canary {
-    bug: "the tangents' part of the gradient of the values forgotten",
-    kernel: "radial/smooth_mlp",
-    shader: "dense/activation_jet::backward",
-    find: "if params.tangents > 0u { total +=",
-    replace: "if params.tangents > 9u { total +=",
-}];
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the tangents' part of the gradient of the values forgotten",
+        kernel: "radial/smooth_mlp",
+        shader: "dense/activation_jet::backward",
+        find: "if params.tangents > 0u { total +=",
+        replace: "if params.tangents > 9u { total +=",
+    },
+    Canary {
+        bug: "a tangent by the slope of the value instead of that of what went in",
+        kernel: "radial/smooth_mlp",
+        shader: "dense/activation_jet::forward",
+        find: "let slope = derivative_each(s, params.parameter);
+    for",
+        replace: "let slope = derivative_each(y[value], params.parameter);
+    for",
+    },
+    Canary {
+        bug: "the tangents' gradient without the slope",
+        kernel: "radial/smooth_mlp",
+        shader: "dense/activation_jet::backward",
+        find: "dz[at] = slope * dy[at];",
+        replace: "dz[at] = dy[at];",
+    },
+    Canary {
+        bug: "the first network's bias for all",
+        kernel: "radial/smooth_mlp",
+        shader: "dense/activation_jet::forward",
+        find: "bias[item / params.plane * params.features + item % params.features]",
+        replace: "bias[item % params.features]",
+    },
+    Canary {
+        bug: "one tangent too few",
+        kernel: "radial/smooth_mlp",
+        shader: "dense/activation_jet::forward",
+        find: "t <= params.tangents; t++) {
+        let at = value + t * params.plane;
+        y[at]",
+        replace: "t < params.tangents; t++) {
+        let at = value + t * params.plane;
+        y[at]",
+    },
+];
 
 const NAMES: [[&str; 4]; 4] = [
     ["w0", "b0", "dw0", "db0"],

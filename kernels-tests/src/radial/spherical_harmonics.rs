@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use patchfield::Kernel;
 use patchfield::radial::spherical_harmonics::*;
 
+use crate::canaries::Canary;
 use crate::harness::{Case, Expected, Random};
 
 fn factorial(n: u32) -> f64 {
@@ -74,6 +75,33 @@ fn directions(n: u32, random: &mut Random) -> Vec<f32> {
     out.truncate(3 * n as usize);
     out
 }
+
+/// Bugs that the cases must find.
+pub const CANARIES: &[Canary] = &[
+    Canary {
+        bug: "the sign of the diagonal's step",
+        kernel: "radial/spherical_harmonics",
+        shader: "radial/spherical_harmonics::forward",
+        find: "return -q * sqrt(f32(2u * m + 3u)",
+        replace: "return q * sqrt(f32(2u * m + 3u)",
+    },
+    Canary {
+        bug: "sine and cosine of an order swapped",
+        kernel: "radial/spherical_harmonics",
+        shader: "radial/spherical_harmonics::forward",
+        find: "y[at + m] = SQRT_2 * q * power.x;
+                y[at - m] = SQRT_2 * q * power.y;",
+        replace: "y[at - m] = SQRT_2 * q * power.x;
+                y[at + m] = SQRT_2 * q * power.y;",
+    },
+    Canary {
+        bug: "the derivative by z without its first term",
+        kernel: "radial/spherical_harmonics",
+        shader: "radial/spherical_harmonics::backward",
+        find: "vec2<f32>(z * q.x, q.x + z * q.y)",
+        replace: "vec2<f32>(z * q.x, z * q.y)",
+    },
+];
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
