@@ -169,7 +169,7 @@ impl Burn {
         // Any neighbours and bases cost the same; these lie as near to each other in memory as real ones.
         let neighbours: Vec<i32> =
             (0..POINTS * k).map(|i| ((i / k * centres / POINTS + i % k) % centres) as i32).collect();
-        let frequencies = spread(radial.frequencies, features);
+        let frequencies = spread(radial.frequencies.ok_or("no sinusoids")?, features);
         let sinusoids: Vec<f32> = noise((POINTS * k) as u32, 3)
             .iter()
             .flat_map(|phi| frequencies.iter().map(move |m| (m * (0.5 + 0.5 * phi)).sin()))
@@ -192,7 +192,7 @@ impl Burn {
             weights: Trained::new(device, [centres, features], 1e-4, 0.005),
             joined_bias: Trained::new(device, [1, joined], 1e-4, 0.005),
             layers: [layer(joined, width), layer(width, width), layer(width, 3)],
-            hidden_frequencies: matrix(spread(radial.hidden_frequencies, width), [1, width]),
+            hidden_frequencies: matrix(spread(radial.hidden_frequencies.ok_or("no sinusoids")?, width), [1, width]),
         })
     }
 
