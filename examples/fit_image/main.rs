@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use patchfield::Error;
 use patchfield::dispatch::describe;
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
+use patchfield::radial::RadialFunction;
 use patchfield::train::Schedule;
 use picture::Colour;
 
@@ -53,6 +54,15 @@ struct Options {
     /// Trained parameters of a radial field, its number of centres [default: the published rule].
     #[arg(long)]
     params: Option<u64>,
+    /// Kernel function of a radial field: `inverse-quadratic`, `gaussian`, ... [default: the published one].
+    #[arg(long, value_parser = radial_function)]
+    function: Option<RadialFunction>,
+    /// Centres of a radial field anywhere, not where the picture has most detail.
+    #[arg(long)]
+    random_centres: bool,
+    /// A radial field without sinusoids: what they give.
+    #[arg(long)]
+    no_sinusoids: bool,
     /// Levels of the grid of a field without radial bases.
     #[arg(long, default_value_t = 16)]
     levels: u32,
@@ -74,6 +84,13 @@ struct Options {
     /// Go on from the checkpoint in the output folder.
     #[arg(long)]
     resume: bool,
+}
+
+/// A kernel function by its name.
+fn radial_function(name: &str) -> Result<RadialFunction, String> {
+    let plain = |text: &str| text.replace('-', "").to_lowercase();
+    let found = RadialFunction::ALL.into_iter().find(|f| plain(&format!("{f:?}")) == plain(name));
+    found.ok_or_else(|| format!("one of {:?}", RadialFunction::ALL))
 }
 
 fn main() {
@@ -105,7 +122,7 @@ fn run(options: &Options) -> Result<(), String> {
     let steps = options.steps.unwrap_or(if cpu { 750 } else { 4000 });
     let batch = options.batch.unwrap_or(if cpu { 1 << 14 } else { 1 << 18 });
     let (width, height, channels) = (target.width, target.height, target.channels);
-    let config = match (options.field, options.params) {
+    let mut config = match (options.field, options.params) {
         (Field::Grid, None) => Ok(RadialFieldConfig::for_picture(width, height, channels)
             .with_table(options.levels, options.log2_table)),
         (Field::Grid, Some(_)) => return Err("--params needs --field radial".into()),
@@ -115,8 +132,24 @@ fn run(options: &Options) -> Result<(), String> {
         (Field::Radial, Some(n)) => RadialFieldConfig::hybrid_with_parameters(width, height, channels, n),
     }
     .map_err(|e| e.to_string())?;
-    let mut field =
-        RadialField::for_picture(&context, config, &target, options.seed).map_err(|e| e.to_string())?;
+    let changed = options.function.is_some() || options.random_centres || options.no_sinusoids;
+    match &mut config.radial {
+        Some(radial) => {
+            radial.function = options.function.unwrap_or(radial.function);
+            if options.no_sinusoids {
+                (radial.frequencies, radial.hidden_frequencies) = (None, None);
+            }
+        }
+        None if changed => {
+            return Err("--function, --random-centres and --no-sinusoids need --field radial".into());
+        }
+        None => {}
+    }
+    let mut field = match options.random_centres {
+        true => RadialField::new(&context, config, options.seed),
+        false => RadialField::for_picture(&context, config, &target, options.seed),
+    }
+    .map_err(|e| e.to_string())?;
     let centres = config.radial.map_or(String::new(), |radial| format!(", {} centres", radial.centres));
     println!("field    {} parameters{centres}", field.parameter_count());
     let fit = FitConfig {

@@ -124,7 +124,7 @@ fn hybrid(context: &Context, target: &Picture) -> RadialField {
     config.width = 16;
     // The published frequencies are for thousands of steps, not for sixty.
     let radial = config.radial.as_mut().unwrap();
-    (radial.frequencies, radial.hidden_frequencies) = ([0.125, 8.0], [1.0, 10.0]);
+    (radial.frequencies, radial.hidden_frequencies) = (Some([0.125, 8.0]), Some([1.0, 10.0]));
     RadialField::for_picture(context, config, target, 3).unwrap()
 }
 

@@ -58,8 +58,8 @@ impl DistanceFieldConfig {
             function: RadialFunction::Hat,
             shape: RadialShape::Scalar,
             extent: [1.0; 2],
-            frequencies: [1.0, 8.0],
-            hidden_frequencies: [30.0, 300.0],
+            frequencies: Some([1.0, 8.0]),
+            hidden_frequencies: Some([30.0, 300.0]),
         };
         hybrid.radial = Some(radial);
         let centres = hybrid.parts().centres_for(&reference, 2048)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::field_network::Location;
 use crate::dense::{
-    ConcatenateBackward, ConcatenateBackwardArgs, ConcatenateConfig, ConcatenateForward,
+    Activation, ConcatenateBackward, ConcatenateBackwardArgs, ConcatenateConfig, ConcatenateForward,
     ConcatenateForwardArgs, InvertedIndex, InvertedIndexArgs, InvertedIndexConfig, LinearBackward,
     LinearBackwardArgs, LinearConfig, LinearForward, LinearForwardArgs,
 };
@@ -36,10 +36,10 @@ pub struct RadialBasesConfig {
     /// A picture spans `-extent` to `extent` along each axis: its size over 128, as published. The bases of a
     /// distance field live in the unit cube, whatever stands here.
     pub extent: [f64; 2],
-    /// Lowest and highest frequency of the features' sinusoids.
-    pub frequencies: [f64; 2],
-    /// The same of the first hidden layer.
-    pub hidden_frequencies: [f64; 2],
+    /// Lowest and highest frequency of the features' sinusoids. `None`: features without them, to compare.
+    pub frequencies: Option<[f64; 2]>,
+    /// The same of the first hidden layer, which is of ReLUs without them.
+    pub hidden_frequencies: Option<[f64; 2]>,
 }
 
 impl RadialBasesConfig {
@@ -53,16 +53,19 @@ impl RadialBasesConfig {
         check_config(fits, "shape", "symmetric for a picture, scalar for a distance field", shape)?;
         let above = |v: f64| v.is_finite() && v > 0.0;
         check_config(self.extent.into_iter().all(above), "extent", "above 0", self.extent)?;
-        let ranges = [self.frequencies, self.hidden_frequencies];
-        check_config(ranges.concat().into_iter().all(above), "frequencies", "above 0", ranges)?;
+        for (what, range) in
+            [("frequencies", self.frequencies), ("hidden_frequencies", self.hidden_frequencies)]
+        {
+            check_config(range.into_iter().flatten().all(above), what, "above 0", range)?;
+        }
         crate::dispatch::count("radial weights", &[centres, features]).map(drop)
     }
 
     /// Pairs of numbers, with their names in a file.
     #[cfg(feature = "blocking")]
-    fn ranges(&self) -> [(&'static str, [f64; 2]); 3] {
+    fn ranges(&self) -> [(&'static str, Option<[f64; 2]>); 3] {
         [
-            ("extent", self.extent),
+            ("extent", Some(self.extent)),
             ("frequencies", self.frequencies),
             ("hidden_frequencies", self.hidden_frequencies),
         ]
@@ -84,8 +87,9 @@ impl RadialBasesConfig {
             function: function.unwrap_or_default(),
             shape: if dims == 2 { RadialShape::Symmetric } else { RadialShape::Scalar },
             extent: range("extent")?,
-            frequencies: range("frequencies")?,
-            hidden_frequencies: range("hidden_frequencies")?,
+            // A field without sinusoids has none.
+            frequencies: range("frequencies").ok(),
+            hidden_frequencies: range("hidden_frequencies").ok(),
         }))
     }
 
@@ -95,7 +99,8 @@ impl RadialBasesConfig {
         file.set("neighbours", self.neighbours);
         file.set("radial_features", self.features);
         file.set("function", self.function as u32);
-        for (name, [low, high]) in self.ranges() {
+        for (name, range) in self.ranges() {
+            let Some([low, high]) = range else { continue };
             file.set(format!("{name}.0"), low);
             file.set(format!("{name}.1"), high);
         }
@@ -116,8 +121,8 @@ pub(super) struct Hybrid {
     pub bias: Tensor,
     pub first_weight: Tensor,
     pub first_bias: Tensor,
-    frequencies: Tensor,
-    hidden_frequencies: Tensor,
+    frequencies: Option<Tensor>,
+    hidden_frequencies: Option<Tensor>,
 }
 
 /// What a batch needs between its passes.
@@ -170,8 +175,10 @@ impl Hybrid {
             Tensor::from_slice(context, what, shape, &data)
         };
         let layer = 1.0 / (joined as f32).sqrt();
-        let fixed = |what, range: [f64; 2], n: u32| {
-            Tensor::from_slice(context, what, &[n], &log_spaced(range[0], range[1], n))
+        let fixed = |what, range: Option<[f64; 2]>, n: u32| {
+            let spaced =
+                |[low, high]: [f64; 2]| Tensor::from_slice(context, what, &[n], &log_spaced(low, high, n));
+            range.map(spaced).transpose()
         };
         let weights = random("radial weights", &[config.centres, config.features], 1e-4)?;
         let bias = random("radial bias", &[joined], 1e-4)?;
@@ -228,14 +235,16 @@ impl Hybrid {
         ConcatenateConfig { rows: points, first: self.grid, second: self.config.features, bias: true }
     }
 
+    /// With a sinusoid after it, or an activation of its own.
     fn layer(&self, points: u32) -> LinearConfig {
+        let plain = self.hidden_frequencies.is_none();
         LinearConfig {
             rows: points,
             inputs: self.grid + self.config.features,
             outputs: self.width,
             bias: true,
-            activation: crate::dense::Activation::Identity,
-            keep: false,
+            activation: if plain { Activation::Relu } else { Activation::Identity },
+            keep: plain,
             variant: None,
         }
     }
@@ -250,6 +259,7 @@ impl Hybrid {
             centres: self.config.centres,
             neighbours: self.config.neighbours,
             features: self.config.features,
+            sinusoid: self.frequencies.is_some(),
             ..Default::default()
         }
     }
@@ -329,7 +339,7 @@ impl Hybrid {
             phi: buffers.phi.view(),
             neighbours: buffers.neighbours.view(),
             weights: self.weights.view(),
-            frequencies: Some(self.frequencies.view()),
+            frequencies: self.frequencies.as_ref().map(Tensor::view),
             y: buffers.features.view(),
         })?;
         let join = ConcatenateForward::new(context, self.joined(points))?;
@@ -339,23 +349,26 @@ impl Hybrid {
             bias: Some(self.bias.view()),
             y: buffers.joined.view(),
         })?);
+        let plain = self.hidden_frequencies.is_none();
         let layer = LinearForward::new(context, self.layer(points))?;
         let scratch = layer.create_scratch()?;
         recording.append(layer.prepare(&LinearForwardArgs {
             x: buffers.joined.view(),
             weight: self.first_weight.view(),
             bias: Some(self.first_bias.view()),
-            y: buffers.z.view(),
-            kept: None,
+            y: if plain { buffers.hidden.view() } else { buffers.z.view() },
+            kept: plain.then(|| buffers.z.view()),
             scratch: &scratch,
         })?);
         buffers.scratch.push(scratch);
-        let sinusoid = FeatureSinusoidForward::new(context, self.sinusoid(points))?;
-        recording.append(sinusoid.prepare(&FeatureSinusoidForwardArgs {
-            x: buffers.z.view(),
-            frequencies: self.hidden_frequencies.view(),
-            y: buffers.hidden.view(),
-        })?);
+        if let Some(frequencies) = &self.hidden_frequencies {
+            let sinusoid = FeatureSinusoidForward::new(context, self.sinusoid(points))?;
+            recording.append(sinusoid.prepare(&FeatureSinusoidForwardArgs {
+                x: buffers.z.view(),
+                frequencies: frequencies.view(),
+                y: buffers.hidden.view(),
+            })?);
+        }
         Ok(recording)
     }
 
@@ -408,20 +421,25 @@ impl Hybrid {
         let d_z = Tensor::new(context, "d first layer", buffers.z.shape())?;
         let d_joined = Tensor::new(context, "d joined features", buffers.joined.shape())?;
         let d_features = Tensor::new(context, "d radial features", buffers.features.shape())?;
-        let sinusoid = FeatureSinusoidBackward::new(context, self.sinusoid(points))?;
-        let mut recording = sinusoid.prepare(&FeatureSinusoidBackwardArgs {
-            x: buffers.z.view(),
-            frequencies: self.hidden_frequencies.view(),
-            dy: d_hidden.view(),
-            dx: d_z.view(),
-        })?;
+        let mut recording = Recording::new();
+        let (mut dy, mut kept) = (d_hidden.view(), Some(buffers.z.view()));
+        if let Some(frequencies) = &self.hidden_frequencies {
+            let sinusoid = FeatureSinusoidBackward::new(context, self.sinusoid(points))?;
+            recording.append(sinusoid.prepare(&FeatureSinusoidBackwardArgs {
+                x: buffers.z.view(),
+                frequencies: frequencies.view(),
+                dy,
+                dx: d_z.view(),
+            })?);
+            (dy, kept) = (d_z.view(), None);
+        }
         let layer = LinearBackward::new(context, self.layer(points))?;
         let scratch = layer.create_scratch()?;
         recording.append(layer.prepare(&LinearBackwardArgs {
             x: buffers.joined.view(),
             weight: self.first_weight.view(),
-            kept: None,
-            dy: d_z.view(),
+            kept,
+            dy,
             dx: Some(d_joined.view()),
             dweight: d_first_weight.view(),
             dbias: Some(d_first_bias.view()),
@@ -451,7 +469,7 @@ impl Hybrid {
             phi: buffers.phi.view(),
             neighbours: buffers.neighbours.view(),
             weights: self.weights.view(),
-            frequencies: Some(self.frequencies.view()),
+            frequencies: self.frequencies.as_ref().map(Tensor::view),
             order: to_parameters.order.view(),
             starts: to_parameters.starts.view(),
             dy: d_features.view(),

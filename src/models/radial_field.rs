@@ -58,8 +58,8 @@ impl RadialFieldConfig {
             function: RadialFunction::InverseQuadratic,
             shape: RadialShape::Symmetric,
             extent: [f64::from(width) / 128.0, f64::from(height) / 128.0],
-            frequencies: [0.125, 4096.0],
-            hidden_frequencies: [1.0, 1000.0],
+            frequencies: Some([0.125, 4096.0]),
+            hidden_frequencies: Some([1.0, 1000.0]),
         };
         let hybrid = Self { radial: Some(radial), ..reference.with_table(2, log2_table_size) };
         let centres = hybrid.parts().centres_for(&reference.parts(), width.max(height) / 2)?;
