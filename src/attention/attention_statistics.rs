@@ -200,7 +200,7 @@ impl<'a> Statistics<'a> {
     }
 
     fn slices(&self, kind: Kind, rows: u32, length: u32) -> Slices {
-        self.pass.slices_for(kind, self.variant, rows.div_ceil(ROWS), self.pass.config.heads, length)
+        self.pass.slices_for(kind, rows.div_ceil(ROWS), self.pass.config.heads, length)
     }
 
     /// Scores and a few operations more of each pair.

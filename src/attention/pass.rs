@@ -416,8 +416,8 @@ impl<'a> Pass<'a> {
             sums: config.temperature || config.head_scale || config.gate || weights,
         };
         count("side buffer", &[pass.side_words_checked()?])?;
-        let (tokens, rounds) = pass.rounds(Kind::Keys, pass.variant);
-        let least = rounds * u64::from(Self::step(pass.variant).div_ceil(tokens));
+        let (tokens, rounds) = pass.rounds(Kind::Keys);
+        let least = rounds * u64::from(pass.step().div_ceil(tokens));
         caps.check_rounds("heads", config.heads, least)?;
         Ok(pass)
     }
@@ -573,22 +573,15 @@ impl<'a> Pass<'a> {
 
     /// How the sum over `length` tokens is cut for `rows` rows of `heads` heads.
     pub fn slices(&self, kind: Kind, heads: u32, rows: u32, length: u32) -> Slices {
-        self.slices_for(kind, self.variant, self.groups(kind, rows), heads, length)
+        self.slices_for(kind, self.groups(kind, rows), heads, length)
     }
 
     /// The same where a head has `groups` workgroups of this variant.
-    pub fn slices_for(
-        &self,
-        kind: Kind,
-        variant: AttentionVariant,
-        groups: u32,
-        heads: u32,
-        length: u32,
-    ) -> Slices {
+    pub fn slices_for(&self, kind: Kind, groups: u32, heads: u32, length: u32) -> Slices {
         let groups = u64::from(self.config.batch) * u64::from(heads) * u64::from(groups);
         let busy: u64 = if self.caps.cpu { 8 } else { 512 };
         let wanted = busy.div_ceil(groups).min(length.div_ceil(SHORTEST_SLICE).into()) as u32;
-        let longest = self.longest_slice(kind, variant);
+        let longest = self.longest_slice(kind);
         let wanted = self.config.slices.unwrap_or(wanted).max(length.div_ceil(longest));
         // Rounding a slice up may leave none for the last ones.
         let length_each = length.div_ceil(wanted.min(length)).next_multiple_of(SLICE_STEP).min(longest);
@@ -596,7 +589,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The rounds of an invocation's loops for each of so many tokens.
-    fn rounds(&self, kind: Kind, variant: AttentionVariant) -> (u32, u64) {
+    fn rounds(&self, kind: Kind) -> (u32, u64) {
         let [d, dv] = [self.config.head_dim, self.config.value_dim()].map(|n| u64::from(n.div_ceil(4)));
         let rows = |of_d: u64, of_dv: u64| of_d * d + of_dv * dv;
         // Loops over the columns: products and sums with q and k, and with values.
@@ -606,7 +599,7 @@ impl<'a> Pass<'a> {
             Kind::Keys => rows(2, 1),
         };
         let sharing = if kind == Kind::Keys { self.config.heads / self.config.kv_heads() } else { 1 };
-        let (tokens, rounds) = match variant {
+        let (tokens, rounds) = match self.variant {
             // Short loops with fixed ends are straight-line code.
             AttentionVariant::Plain => (1, if d.max(dv) <= 16 { 1 } else { 4 + columns }),
             AttentionVariant::Tiled => {
@@ -626,14 +619,14 @@ impl<'a> Pass<'a> {
     }
 
     /// The least that a slice must be.
-    fn step(variant: AttentionVariant) -> u32 {
-        if variant == AttentionVariant::Plain { SHORT_STEP } else { SLICE_STEP }
+    fn step(&self) -> u32 {
+        if self.variant == AttentionVariant::Plain { SHORT_STEP } else { SLICE_STEP }
     }
 
     /// The tokens that an invocation may go through.
-    fn longest_slice(&self, kind: Kind, variant: AttentionVariant) -> u32 {
-        let (tokens, rounds) = self.rounds(kind, variant);
-        let step = Self::step(variant);
+    fn longest_slice(&self, kind: Kind) -> u32 {
+        let (tokens, rounds) = self.rounds(kind);
+        let step = self.step();
         let most = (self.caps.rounds() / rounds).saturating_mul(tokens.into()).min(LONGEST_SLICE.into());
         (most as u32 / step * step).max(step)
     }

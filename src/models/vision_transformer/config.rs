@@ -484,6 +484,7 @@ impl VisionTransformerConfig {
         }
     }
 
+    #[cfg(feature = "blocking")]
     pub(super) fn write(&self, file: &mut Checkpoint) {
         file.set("model", "VisionTransformer");
         file.set("height", self.image[0]);
