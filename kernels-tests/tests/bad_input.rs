@@ -523,7 +523,7 @@ fn model_files() {
             edited(&whole, |h| {
                 h.as_object_mut().unwrap().remove("__metadata__");
             }),
-            &["no `levels`"],
+            &["no `channels`"],
         ),
         ("levels that are no number", metadata("levels", "many"), &["`levels` = \"many\""]),
         ("levels below 0", metadata("levels", "-1"), &["`levels` = \"-1\""]),
