@@ -414,11 +414,11 @@ pub const CANARIES: &[Canary] = &[
         replace: "p.batch, 0u, i, j, query_place",
     },
     Canary {
-        bug: "a tile's keys beyond the last one count",
+        bug: "a tile's key beyond the last one counts",
         kernel: "attention/flash_attention",
         shader: "attention/flash_attention_tiled::forward",
-        find: "if row >= params.row_end || !is_there(b.batch, column, end) { return HIDDEN; }",
-        replace: "if row >= params.row_end { return HIDDEN; }",
+        find: "compute_scores(b, p.row, j, range.y, number, local);",
+        replace: "compute_scores(b, p.row, j, range.y + 1u, number, local);",
     },
     Canary {
         bug: "the sum of weights not scaled down when a higher score comes",
