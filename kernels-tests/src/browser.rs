@@ -23,7 +23,7 @@ use crate::translation::{Permutation, Translated};
 const CASES: usize = 32;
 /// Bytes of all buffers of a replayed case.
 const LARGEST: usize = 1 << 19;
-/// How long the browser may take for everything.
+/// How long the browser may be silent: it gives a sign of life after each 25 shaders or cases.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Shaders by their text.
@@ -187,16 +187,17 @@ fn ask_browser(work: &Value) -> Result<Value, String> {
     let address = server.server_addr();
     let mut browser = Browser::open(&format!("http://{address}/"))?;
     let work = work.to_string();
-    let start = Instant::now();
+    let mut heard = Instant::now();
     loop {
         let waited = server.recv_timeout(Duration::from_millis(200)).map_err(|error| error.to_string())?;
         if let Ok(Some(status)) = browser.child.try_wait() {
             return Err(format!("the browser ended by itself with {status}"));
         }
-        if start.elapsed() > PATIENCE {
-            return Err(format!("the browser has not answered within {} s", PATIENCE.as_secs()));
+        if heard.elapsed() > PATIENCE {
+            return Err(format!("the browser has been silent for {} s", PATIENCE.as_secs()));
         }
         let Some(mut request) = waited else { continue };
+        heard = Instant::now();
         let typed = |text: &str, kind: &str| {
             let kind = format!("Content-Type: {kind}").parse::<tiny_http::Header>();
             let response = tiny_http::Response::from_string(text);
