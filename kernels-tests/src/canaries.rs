@@ -28,13 +28,24 @@ pub fn all() -> Vec<Canary> {
     [crate::attention::CANARIES, crate::dense::CANARIES, crate::radial::CANARIES].concat().concat()
 }
 
-/// Races show best where subgroups are small.
-pub fn best_adapter(adapters: &[Adapter]) -> Option<&Adapter> {
-    adapters.iter().find(|adapter| adapter.name == "swiftshader").or(adapters.first())
+/// Plants the bug on one adapter after another until the cases of one find it: a variant runs only
+/// where its features are. Races show best where subgroups are small, so SwiftShader goes first.
+/// `Ok` tells how it was found, `Err` what each adapter said.
+pub fn hunt(adapters: &[Adapter], cases: &[Case], canary: &Canary) -> Result<String, String> {
+    let mut sorted: Vec<_> = adapters.iter().collect();
+    sorted.sort_by_key(|adapter| adapter.name != "swiftshader");
+    let mut lives = Vec::new();
+    for adapter in sorted {
+        match plant(&adapter.context, cases, canary) {
+            Ok(how) => return Ok(format!("{}: {how}", adapter.name)),
+            Err(why) => lives.push(format!("{}: {why}", adapter.name)),
+        }
+    }
+    Err(lives.join("; "))
 }
 
 /// Plants the bug and runs the kernel's cases until one fails. `Ok` tells how it was found.
-pub fn plant(context: &Context, cases: &[Case], canary: &Canary) -> Result<String, String> {
+fn plant(context: &Context, cases: &[Case], canary: &Canary) -> Result<String, String> {
     let bug = Planted::new(canary, canary.replace);
     let control = Planted::new(canary, canary.find);
     for case in cases.iter().filter(|case| case.kernel == canary.kernel) {

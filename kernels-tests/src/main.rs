@@ -51,14 +51,11 @@ fn run_cases(args: &Args, cases: &[Case]) -> bool {
     }
     let mut good = true;
     // A filter by kernel runs its canaries too; a filter by case would hide what they need.
-    let canary_cases: Vec<_> = if args.no_canaries { Vec::new() } else { kernels_tests::cases() };
-    if let Some(adapter) = canaries::best_adapter(&adapters) {
+    if !args.no_canaries && !adapters.is_empty() {
+        let cases = kernels_tests::cases();
         for canary in canaries::all().iter().filter(|c| c.kernel.contains(&args.filter)) {
-            if args.no_canaries {
-                break;
-            }
             report.canaries_planted += 1;
-            match canaries::plant(&adapter.context, &canary_cases, canary) {
+            match canaries::hunt(&adapters, &cases, canary) {
                 Ok(_) => report.canaries_found += 1,
                 Err(why) => {
                     good = false;
