@@ -8,8 +8,8 @@ use kernels_tests::harness::Random;
 use kernels_tests::harness::adapter::best_context;
 use kernels_tests::radial::grid_encoding::cell_corners;
 use patchfield::models::{
-    DistanceField, DistanceFieldConfig, FitConfig, Mesh, Picture, RadialBasesConfig, RadialField,
-    RadialFieldConfig,
+    FitConfig, Mesh, Picture, RadialBasesConfig, RadialField, RadialFieldConfig, SurfaceField,
+    SurfaceFieldConfig, SurfaceTarget,
 };
 use patchfield::radial::{FusedMlpConfig, GridEncodingConfig, RadialFunction, log_spaced};
 use patchfield::train::{Checkpoint, Schedule};
@@ -251,26 +251,27 @@ fn of_picture(name: &str, config: RadialFieldConfig) {
     assert!(field.eval(&[]).unwrap().is_empty() && field.gradient(&[]).unwrap().is_empty());
 }
 
-fn of_torus(name: &str, config: DistanceFieldConfig) {
+fn of_torus(name: &str, config: SurfaceFieldConfig) {
     let Some(context) = best_context() else { return };
     let mesh = Mesh::torus(48, 24);
-    let mut field = DistanceField::for_mesh(&context, config, &mesh, 3).unwrap();
+    let mut field = SurfaceField::for_mesh(&context, config, &mesh, 3).unwrap();
     field.fit(&mesh, &fit(20, 1e-2), &mut |_| ControlFlow::Continue(())).unwrap();
     let path = path(name);
     field.save(&path).unwrap();
-    let DistanceFieldConfig { grid, width, layers, radial } = config;
+    let SurfaceFieldConfig { target, grid, width, layers, radial } = config;
     let reference = Reference::load(&path, (grid, width, layers, radial, 1));
     std::fs::remove_file(&path).unwrap();
     // What the field rounds on the way to the unit cube is no part of its slope.
     let points: Vec<[f32; 3]> = places::<3>(500).into_iter().map(|p| field.cube().place(p)).collect();
     let exact: Vec<Vec<f64>> = points.iter().map(|&p| field.cube().unit(p).map(f64::from).to_vec()).collect();
-    let (values, slopes) = (field.distances(&points).unwrap(), field.gradient(&points).unwrap());
-    // The outputs are 16 times the distance in edges of the cube.
+    let (values, slopes) = (field.implicit(&points).unwrap(), field.gradient(&points).unwrap());
+    // The outputs are 16 times the distance in edges of the cube, or logits.
     let edge = 2.0 * field.cube().half;
-    let values: Vec<f32> = values.iter().map(|d| d * 16.0 / edge).collect();
-    let slopes: Vec<f32> = slopes.as_flattened().iter().map(|d| d * 16.0).collect();
+    let unit = if target == SurfaceTarget::Distance { edge / 16.0 } else { 1.0 };
+    let values: Vec<f32> = values.iter().map(|d| d / unit).collect();
+    let slopes: Vec<f32> = slopes.as_flattened().iter().map(|d| d * edge / unit).collect();
     compare(&reference, &exact, &values, &slopes, fastest(radial));
-    assert!(field.distances(&[]).unwrap().is_empty() && field.gradient(&[]).unwrap().is_empty());
+    assert!(field.implicit(&[]).unwrap().is_empty() && field.gradient(&[]).unwrap().is_empty());
 }
 
 fn fastest(radial: Option<RadialBasesConfig>) -> f64 {
@@ -299,8 +300,8 @@ fn of_hybrids_for_a_picture() {
 }
 
 /// So coarse that a few steps reach every entry.
-fn coarse(radial: Option<RadialBasesConfig>) -> DistanceFieldConfig {
-    let mut config = DistanceFieldConfig { width: 16, radial, ..DistanceFieldConfig::default() };
+fn coarse(radial: Option<RadialBasesConfig>) -> SurfaceFieldConfig {
+    let mut config = SurfaceFieldConfig { width: 16, radial, ..SurfaceFieldConfig::default() };
     config.grid.levels = 3;
     config.grid.base_resolution = 4;
     config.grid.features = 2;
@@ -309,12 +310,13 @@ fn coarse(radial: Option<RadialBasesConfig>) -> DistanceFieldConfig {
 }
 
 #[test]
-fn of_a_grid_for_a_torus() {
+fn of_grids_for_a_torus() {
     of_torus("torus-grid", coarse(None));
+    of_torus("occupancy", SurfaceFieldConfig { target: SurfaceTarget::Occupancy, ..coarse(None) });
 }
 
 #[test]
 fn of_a_hybrid_for_a_torus() {
-    let radial = DistanceFieldConfig::hybrid(12).unwrap().radial.unwrap();
+    let radial = SurfaceFieldConfig::hybrid(12).unwrap().radial.unwrap();
     of_torus("torus-hybrid", coarse(Some(RadialBasesConfig { centres: 150, features: 8, ..radial })));
 }
