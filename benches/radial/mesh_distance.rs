@@ -1,3 +1,4 @@
+use patchfield::dispatch::Planned;
 use patchfield::models::Mesh;
 use patchfield::radial::*;
 use patchfield::{BufferView, Result};
@@ -33,6 +34,8 @@ pub fn bench(b: &mut Bench) -> Result<()> {
             let [distance, winding, gradient, nearest] =
                 [b.zeros(points)?, b.zeros(points)?, b.zeros(points * 3)?, b.zeros(points)?];
             let config = MeshDistanceConfig { points, triangles, leaves, sign, variant: Some(variant) };
+            let kernel = MeshDistance::new(&context, config)?;
+            let scratch = kernel.create_scratch()?;
             let args = MeshDistanceArgs {
                 positions: BufferView::new(&positions),
                 corners,
@@ -42,9 +45,10 @@ pub fn bench(b: &mut Bench) -> Result<()> {
                 distance: BufferView::new(&distance),
                 gradient: BufferView::new(&gradient),
                 nearest: BufferView::new(&nearest),
+                scratch: &scratch,
             };
             let shape = format!("[{points}] {triangles} triangles");
-            b.row(&MeshDistance::new(&context, config)?, name, shape, &args)?;
+            b.row(&kernel, name, shape, &args)?;
         }
     }
     Ok(())

@@ -16,7 +16,12 @@
 // radius r around its centre counts as a dipole from the distance beta r on (Barill et al. 2018,
 // order 1).
 //
-// One invocation computes one point. BRUTE_FORCE: all triangles, no tree; EXACT: no dipoles.
+// One invocation computes one point. A walk ends after `rounds` nodes and is kept: in `state` the node that comes
+// next (0 when there is none) and the trail, or the sums of angles; in the outputs the nearest triangle so
+// far. The next dispatch goes on with it (Mesa's llvmpipe ends all loops of an invocation after 65,535 rounds,
+// and around the centre of a fine sphere no node can be left out). Sums are the same as in one go.
+//
+// BRUTE_FORCE: all triangles, no tree; EXACT: no dipoles.
 // A position that is not finite gives NaN, and NONE as its triangle. Workgroup memory: 0 bytes.
 
 struct Params {
@@ -28,6 +33,9 @@ struct Params {
     leaf_triangles: u32, // floor(triangles / leaves)
     long_leaves: u32,    // the first of them have one triangle more
     beta: f32,
+    rounds: u32,         // nodes of a walk, at most, in this dispatch
+    resumed: u32,        // whether walks have begun before
+    more: u32,           // dispatches that follow
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -35,14 +43,17 @@ struct Params {
 @group(0) @binding(2) var<storage, read> corners: array<vec4<u32>>;         // [triangles, 3]: xyz bits, index
 @group(0) @binding(3) var<storage, read> boxes: array<vec4<f32>>;           // [2 leaves, 2]: low, high
 @group(0) @binding(3) var<storage, read> dipoles: array<vec4<f32>>;         // [2 leaves, 2]: centre and r, normal
+@group(0) @binding(5) var<storage, read_write> angle_state: array<u32>;     // [points, 3]: node, angles, far
 @group(0) @binding(4) var<storage, read> winding_in: array<u32>;            // [points], bits of f32
 @group(0) @binding(4) var<storage, read_write> winding_out: array<u32>;     // [points], bits of f32
 @group(0) @binding(5) var<storage, read_write> distance_signed: array<u32>; // [points], bits of f32
 @group(0) @binding(6) var<storage, read_write> gradient_signed: array<u32>; // [points, 3], bits of f32
 @group(0) @binding(7) var<storage, read_write> nearest_signed: array<u32>;  // [points]
-@group(0) @binding(4) var<storage, read_write> distances: array<u32>;        // [points], bits of f32
-@group(0) @binding(5) var<storage, read_write> gradients: array<u32>;        // [points, 3], bits of f32
+@group(0) @binding(8) var<storage, read_write> state_signed: array<u32>;    // [points, 3]: node, trail
+@group(0) @binding(4) var<storage, read_write> distances: array<u32>;       // [points], bits of f32
+@group(0) @binding(5) var<storage, read_write> gradients: array<u32>;       // [points, 3], bits of f32
 @group(0) @binding(6) var<storage, read_write> nearest: array<u32>;         // [points]
+@group(0) @binding(7) var<storage, read_write> state: array<u32>;           // [points, 3]: node, trail
 
 const NOT_A_NUMBER: u32 = 0x7fc00000u;
 const NONE: u32 = 0xffffffffu;
@@ -138,14 +149,25 @@ fn nearest_of_range(start: Nearest, p: vec3<f32>, first: u32, end: u32) -> Neare
     return best;
 }
 
-fn nearest_triangle(p: vec3<f32>) -> Nearest {
-    var best = Nearest(3e38, vec3<f32>(), NONE);
+struct Walk {
+    best: Nearest,
+    node: u32,    // the next; 0: there is none
+    trail: u32,
+}
+
+// A walk that has not begun.
+fn fresh() -> Walk {
+    return Walk(Nearest(3e38, vec3<f32>(), NONE), 1u, 0u);
+}
+
+fn walk_on(start: Walk, p: vec3<f32>) -> Walk {
+    var best = start.best;
     if BRUTE_FORCE {
-        return nearest_of_range(best, p, 0u, params.triangles);
+        return Walk(nearest_of_range(best, p, 0u, params.triangles), 0u, 0u);
     }
-    var node = 1u;
-    var trail = 0u;
-    loop {
+    var node = start.node;
+    var trail = start.trail;
+    for (var round = 0u; round < params.rounds && node != 0u; round++) {
         var inside = false;   // whether a child is to be seen next
         if node < params.leaves {
             let left = to_box(p, 2u * node);
@@ -160,35 +182,42 @@ fn nearest_triangle(p: vec3<f32>) -> Nearest {
             best = nearest_of_range(best, p, leaf_start(leaf), leaf_start(leaf + 1u));
         }
         if !inside {
-            if trail == 0u {
-                break;
-            }
             let up = countTrailingZeros(trail);
-            node = (node >> up) ^ 1u;
-            trail = (trail >> up) ^ 1u;
+            if trail == 0u {
+                node = 0u;
+            } else {
+                node = (node >> up) ^ 1u;
+                trail = (trail >> up) ^ 1u;
+            }
         }
     }
-    return best;
+    return Walk(best, node, trail);
 }
 
 struct Result {
-    distance: u32,
+    distance: u32,   // of a walk that is not at its end, squared
     gradient: vec3<u32>,
     nearest: u32,
+    node: u32,
+    trail: u32,
 }
 
 // `inward`: -1 or 1.
-fn result(p: vec3<f32>, inward: f32) -> Result {
+fn result(start: Walk, p: vec3<f32>, inward: f32) -> Result {
     if !is_finite(p) {
-        return Result(NOT_A_NUMBER, vec3<u32>(NOT_A_NUMBER), NONE);
+        return Result(NOT_A_NUMBER, vec3<u32>(NOT_A_NUMBER), NONE, 0u, 0u);
     }
-    let best = nearest_triangle(p);
+    let walk = walk_on(start, p);
+    let best = walk.best;
+    if walk.node != 0u {
+        return Result(bitcast<u32>(best.squared), bitcast<vec3<u32>>(best.offset), best.index, walk.node, walk.trail);
+    }
     let d = sqrt(best.squared);
     var g = vec3<f32>();
     if d > 0.0 {
         g = best.offset * (inward / d);
     }
-    return Result(bitcast<u32>(inward * d), bitcast<vec3<u32>>(g), best.index);
+    return Result(bitcast<u32>(inward * d), bitcast<vec3<u32>>(g), best.index, 0u, 0u);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -199,12 +228,25 @@ fn to_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     if group >= params.groups || i >= params.points {
         return;
     }
-    let r = result(position(i), 1.0);
+    var start = fresh();
+    if params.resumed != 0u {
+        if state[3u * i] == 0u {
+            return;
+        }
+        let offset = vec3<u32>(gradients[3u * i], gradients[3u * i + 1u], gradients[3u * i + 2u]);
+        let best = Nearest(bitcast<f32>(distances[i]), bitcast<vec3<f32>>(offset), nearest[i]);
+        start = Walk(best, state[3u * i], state[3u * i + 1u]);
+    }
+    let r = result(start, position(i), 1.0);
     distances[i] = r.distance;
     gradients[3u * i] = r.gradient.x;
     gradients[3u * i + 1u] = r.gradient.y;
     gradients[3u * i + 2u] = r.gradient.z;
     nearest[i] = r.nearest;
+    if params.more > 0u {
+        state[3u * i] = r.node;
+        state[3u * i + 1u] = r.trail;
+    }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -215,13 +257,27 @@ fn to_mesh_signed(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     if group >= params.groups || i >= params.points {
         return;
     }
+    var start = fresh();
+    if params.resumed != 0u {
+        if state_signed[3u * i] == 0u {
+            return;
+        }
+        let offset =
+            vec3<u32>(gradient_signed[3u * i], gradient_signed[3u * i + 1u], gradient_signed[3u * i + 2u]);
+        let best = Nearest(bitcast<f32>(distance_signed[i]), bitcast<vec3<f32>>(offset), nearest_signed[i]);
+        start = Walk(best, state_signed[3u * i], state_signed[3u * i + 1u]);
+    }
     let inner = abs(bitcast<f32>(winding_in[i])) > 0.5;
-    let r = result(position(i), select(1.0, -1.0, inner));
+    let r = result(start, position(i), select(1.0, -1.0, inner));
     distance_signed[i] = r.distance;
     gradient_signed[3u * i] = r.gradient.x;
     gradient_signed[3u * i + 1u] = r.gradient.y;
     gradient_signed[3u * i + 2u] = r.gradient.z;
     nearest_signed[i] = r.nearest;
+    if params.more > 0u {
+        state_signed[3u * i] = r.node;
+        state_signed[3u * i + 1u] = r.trail;
+    }
 }
 
 // ---- winding number ----
@@ -246,34 +302,42 @@ fn half_angles(p: vec3<f32>, first: u32, end: u32) -> f32 {
     return sum;
 }
 
-fn winding_number(p: vec3<f32>) -> f32 {
+// A sum that is not at its end, and the node that comes next; 0: it is.
+struct Sum {
+    angles: f32,   // halved
+    far: f32,
+    node: u32,
+}
+
+fn sum_on(start: Sum, p: vec3<f32>) -> Sum {
     if BRUTE_FORCE || EXACT {
-        return half_angles(p, 0u, params.triangles) * 0.15915494309189535;
+        return Sum(half_angles(p, 0u, params.triangles), 0.0, 0u);
     }
-    var angles = 0.0;
-    var far = 0.0;
-    var node = 1u;
-    loop {
+    var angles = start.angles;
+    var far = start.far;
+    var node = start.node;
+    for (var round = 0u; round < params.rounds && node != 0u; round++) {
         let centre = dipoles[2u * node];
         let d = centre.xyz - p;
         let squared = dot(d, d);
         let reach = params.beta * centre.w;
+        var down = false;
         if squared > reach * reach {
             far += dot(d, dipoles[2u * node + 1u].xyz) / (squared * sqrt(squared));
         } else if node < params.leaves {
-            node = 2u * node;
-            continue;
+            down = true;
         } else {
             let leaf = node - params.leaves;
             angles += half_angles(p, leaf_start(leaf), leaf_start(leaf + 1u));
         }
-        node = node + 1u;
-        node = node >> countTrailingZeros(node);
-        if node == 1u {
-            break;
+        if down {
+            node = 2u * node;
+        } else {
+            node = (node + 1u) >> countTrailingZeros(node + 1u);
+            node = select(node, 0u, node == 1u);
         }
     }
-    return angles * 0.15915494309189535 + far * 0.07957747154594767;
+    return Sum(angles, far, node);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -284,10 +348,25 @@ fn winding(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     if group >= params.groups || i >= params.points {
         return;
     }
+    var sum = Sum(0.0, 0.0, 1u);
+    if params.resumed != 0u {
+        let angles = bitcast<f32>(angle_state[3u * i + 1u]);
+        sum = Sum(angles, bitcast<f32>(angle_state[3u * i + 2u]), angle_state[3u * i]);
+        if sum.node == 0u {
+            return;
+        }
+    }
     let p = position(i);
     if is_finite(p) {
-        winding_out[i] = bitcast<u32>(winding_number(p));
+        sum = sum_on(sum, p);
+        winding_out[i] = bitcast<u32>(sum.angles * 0.15915494309189535 + sum.far * 0.07957747154594767);
     } else {
+        sum.node = 0u;
         winding_out[i] = NOT_A_NUMBER;
+    }
+    if params.more > 0u {
+        angle_state[3u * i] = sum.node;
+        angle_state[3u * i + 1u] = bitcast<u32>(sum.angles);
+        angle_state[3u * i + 2u] = bitcast<u32>(sum.far);
     }
 }

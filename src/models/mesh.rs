@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::dispatch::Result;
 #[cfg(feature = "blocking")]
-use crate::dispatch::{BufferView, Context, Kernel, Recording, check_shape, count};
+use crate::dispatch::{BufferView, Context, Kernel, Planned, Recording, check_shape, count};
 use crate::radial::mesh_bvh;
 #[cfg(feature = "blocking")]
 use crate::radial::{
@@ -241,7 +241,8 @@ impl MeshSearch {
             sign,
             variant: None,
         };
-        MeshDistance::new(&self.context, config)?.prepare(&MeshDistanceArgs {
+        let kernel = MeshDistance::new(&self.context, config)?;
+        kernel.prepare(&MeshDistanceArgs {
             positions: from(positions, first * 3),
             corners: BufferView::new(&self.buffers.corners),
             boxes: BufferView::new(&self.buffers.boxes),
@@ -250,6 +251,7 @@ impl MeshSearch {
             distance: from(distance, first),
             gradient: rest.gradient.view(),
             nearest: BufferView::new(&rest.nearest),
+            scratch: &kernel.create_scratch()?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Signed distances to a triangle mesh (`shaders/radial/mesh_distance.wgsl`).
 
 use crate::dispatch::{
-    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Shader,
+    Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
     check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
@@ -53,14 +53,17 @@ pub struct MeshDistanceConfig {
 
 const WORKGROUP: u32 = 64;
 
-/// Triangles of one loop on a CPU adapter.
-const MOST_AT_ONCE: u32 = 60_000;
-
 static WINDING: Shader = shader!(
     "radial/mesh_distance",
     "winding",
     [index, arctangent],
-    [read("positions"), read("corners").vec4(), read("dipoles").vec4(), write("winding_out")]
+    [
+        read("positions"),
+        read("corners").vec4(),
+        read("dipoles").vec4(),
+        write("winding_out"),
+        write("angle_state")
+    ]
 );
 static TO_MESH: Shader = shader!(
     "radial/mesh_distance",
@@ -72,7 +75,8 @@ static TO_MESH: Shader = shader!(
         read("boxes").vec4(),
         write("distances"),
         write("gradients"),
-        write("nearest")
+        write("nearest"),
+        write("state")
     ]
 );
 static TO_MESH_SIGNED: Shader = shader!(
@@ -86,7 +90,8 @@ static TO_MESH_SIGNED: Shader = shader!(
         read("winding_in"),
         write("distance_signed"),
         write("gradient_signed"),
-        write("nearest_signed")
+        write("nearest_signed"),
+        write("state_signed")
     ]
 );
 
@@ -99,6 +104,9 @@ struct Params {
     leaf_triangles: u32,
     long_leaves: u32,
     beta: f32,
+    rounds: u32,
+    resumed: u32,
+    more: u32,
 }
 
 kernel! {
@@ -126,10 +134,38 @@ pub struct MeshDistanceArgs<'a> {
     /// Output, u32 `[points]`: the index of a nearest triangle. Where several are equally near it is any of
     /// them, the same in every run. `u32::MAX` where the position is not finite.
     pub nearest: BufferView<'a>,
+    /// As the plan asks.
+    pub scratch: &'a Scratch,
+}
+
+/// Words for each point: where a walk goes on.
+const STATE: u64 = 3;
+
+/// How walks are shared out over dispatches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shares {
+    /// Nodes of a walk in a dispatch.
+    nodes: u32,
+    dispatches: u32,
+}
+
+impl Shares {
+    /// A walk sees every node at most once. At a leaf each triangle is a round of a loop, and invocations that run as
+    /// one are seldom at a leaf together.
+    fn new(triangles: u32, leaves: u32, brute: bool, caps: &Capabilities) -> Result<Self> {
+        if brute {
+            return Ok(Self { nodes: u32::MAX, dispatches: 1 });
+        }
+        let node = 2 + u64::from(triangles.div_ceil(leaves));
+        caps.check_rounds("triangles", triangles, node)?;
+        let nodes = u32::try_from(caps.rounds() / node).unwrap_or(u32::MAX);
+        Ok(Self { nodes, dispatches: (2 * leaves).div_ceil(nodes) })
+    }
 }
 
 impl MeshDistance {
-    /// One invocation a point: the winding numbers first, then the distances.
+    /// One invocation a point: the winding numbers first, then the distances. On a CPU adapter, where an
+    /// invocation must not loop for long, walks through a large tree are shared out over dispatches.
     pub fn plan(config: &MeshDistanceConfig, caps: &Capabilities) -> Result<Plan> {
         let MeshDistanceConfig { points, triangles, leaves, sign, variant } = *config;
         check_config(points > 0, "points", "at least 1", points)?;
@@ -141,11 +177,10 @@ impl MeshDistance {
         check_workgroup("mesh_distance", WORKGROUP, 0, caps)?;
         let brute = variant == Some(MeshDistanceVariant::BruteForce);
         let exact = brute || !matches!(sign, MeshSign::Approximate { .. });
-        // Mesa's llvmpipe ends all loops of an invocation after 65,535 rounds.
-        let all_at_once = brute || sign == MeshSign::Exact;
-        let few = !all_at_once || !caps.cpu || triangles <= MOST_AT_ONCE;
-        let need = format!("at most {MOST_AT_ONCE} on a CPU adapter without a tree or with an exact sign");
-        check_config(few, "triangles", &need, triangles)?;
+        let shares = Shares::new(triangles, leaves, brute, caps)?;
+        if brute || sign == MeshSign::Exact {
+            caps.check_rounds("triangles", triangles, triangles.into())?;
+        }
         let beta = match sign {
             MeshSign::Approximate { beta } => beta,
             _ => 1.0,
@@ -160,6 +195,9 @@ impl MeshDistance {
             leaf_triangles: triangles / leaves,
             long_leaves: triangles % leaves,
             beta,
+            rounds: shares.nodes,
+            resumed: 0,
+            more: 0,
         };
         // The least: two boxes a level and one leaf; for the sign a dipole a level. 17 operations a box
         // and 120 a triangle, 20 a dipole and 80 a solid angle.
@@ -172,14 +210,25 @@ impl MeshDistance {
             Cost::new(u64::from(points) * flops, u64::from(points) * words * 4 + tree)
         };
         let groups = u64::from(points.div_ceil(WORKGROUP));
-        let launch = |shader, cost| Launch::new(shader, constants.clone(), &params, groups, caps, cost);
-        let launches = if sign == MeshSign::None {
-            vec![launch(&TO_MESH, cost(search, 8))?]
-        } else {
-            vec![launch(&WINDING, cost(angles, 4))?, launch(&TO_MESH_SIGNED, cost(search, 9))?]
+        let mut launches = Vec::new();
+        let mut share = |shader, dispatches: u32, cost: Cost| -> Result<()> {
+            for i in 0..dispatches {
+                let params = Params { resumed: u32::from(i > 0), more: dispatches - 1 - i, ..params };
+                // Nearly all walks end in the first.
+                let cost = if i == 0 { cost } else { Cost::default() };
+                launches.push(Launch::new(shader, constants.clone(), &params, groups, caps, cost)?);
+            }
+            Ok(())
         };
+        if sign == MeshSign::None {
+            share(&TO_MESH, shares.dispatches, cost(search, 8))?;
+        } else {
+            share(&WINDING, if exact { 1 } else { shares.dispatches }, cost(angles, 4))?;
+            share(&TO_MESH_SIGNED, shares.dispatches, cost(search, 9))?;
+        }
         let variant = if brute { "brute force" } else { "bvh" };
-        Ok(Plan { variant, launches, scratch: Vec::new() })
+        let state = if shares.dispatches > 1 { u64::from(points) } else { 1 };
+        Ok(Plan { variant, launches, scratch: vec![state * STATE * 4] })
     }
 }
 
@@ -200,16 +249,22 @@ impl Kernel for MeshDistance {
             Arg::words("nearest", args.nearest, points),
         ];
         let [distance, gradient, nearest] = outputs;
-        if sign == MeshSign::None {
-            let all = [positions, corners, boxes, distance, gradient, nearest];
-            return Ok(Recording::single(self.context.bind(&self.plan.launches[0], &all)?));
-        }
-        check_config(args.winding.is_some(), "winding", "a buffer if there is a sign", "None")?;
+        let state = Arg::words("scratch", args.scratch.view(0)?, self.plan.scratch[0] / 4);
+        let signed = sign != MeshSign::None;
+        check_config(!signed || args.winding.is_some(), "winding", "a buffer if there is a sign", "None")?;
         let winding = Arg::words("winding", args.winding.unwrap_or(args.distance), points);
-        let first = [positions, corners, dipoles, winding];
-        let mut recording = Recording::single(self.context.bind(&self.plan.launches[0], &first)?);
-        let second = [positions, corners, boxes, winding, distance, gradient, nearest];
-        recording.push(self.context.bind(&self.plan.launches[1], &second)?);
+        let mut recording = Recording::new();
+        for launch in &self.plan.launches {
+            let dispatch = if std::ptr::eq(launch.shader(), &WINDING) {
+                self.context.bind(launch, &[positions, corners, dipoles, winding, state])?
+            } else if signed {
+                let all = [positions, corners, boxes, winding, distance, gradient, nearest, state];
+                self.context.bind(launch, &all)?
+            } else {
+                self.context.bind(launch, &[positions, corners, boxes, distance, gradient, nearest, state])?
+            };
+            recording.push(dispatch);
+        }
         Ok(recording)
     }
 }
@@ -233,6 +288,15 @@ mod tests {
         let plan = |config| MeshDistance::plan(&config, &cpu);
         assert!(plan(config(1_000_000, beta, Bvh)).is_ok());
         assert!(plan(config(60_000, MeshSign::Exact, Bvh)).is_ok());
+        // Two rounds a node and one a triangle of a leaf.
+        let dispatches =
+            |config, caps: &Capabilities| MeshDistance::plan(&config, caps).unwrap().launches.len();
+        let long = |triangles, leaves, sign| MeshDistanceConfig { leaves, ..config(triangles, sign, Bvh) };
+        assert_eq!(dispatches(long(10_000, 4096, beta), &cpu), 2);
+        assert_eq!(dispatches(long(1 << 20, 1 << 18, MeshSign::None), &cpu), 53);
+        assert_eq!(dispatches(long(1 << 20, 1 << 18, beta), &cpu), 106);
+        assert_eq!(dispatches(long(1 << 20, 1 << 18, beta), &Capabilities::baseline()), 2);
+        assert!(plan(long(200_000, 1, beta)).is_err());
         for config in [config(60_001, MeshSign::Exact, Bvh), config(60_001, MeshSign::None, BruteForce)] {
             assert!(plan(config).unwrap_err().to_string().contains("60000"));
             assert!(MeshDistance::plan(&config, &Capabilities::baseline()).is_ok());

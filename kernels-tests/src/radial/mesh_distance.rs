@@ -197,6 +197,38 @@ pub fn torus(rings: u32, sides: u32) -> Mesh {
     (vertices, triangles)
 }
 
+/// The unit sphere: `rings` circles of latitude, `sides` meridians.
+fn sphere(rings: u32, sides: u32) -> Mesh {
+    let at = |r: u32, s: u32| {
+        let (u, v) = (PI * f64::from(r) / f64::from(rings), 2.0 * PI * f64::from(s) / f64::from(sides));
+        // Triangles at the poles are to have no area rather than 1e-16.
+        let radius = if r % rings == 0 { 0.0 } else { u.sin() };
+        [radius * v.cos(), radius * v.sin(), u.cos()].map(|x| x as f32)
+    };
+    let vertices = (0..=rings).flat_map(|r| (0..sides).map(move |s| at(r, s))).collect();
+    let index = |r: u32, s: u32| r * sides + s % sides;
+    let square = |r, s| {
+        let [a, b, c, d] = [index(r, s), index(r + 1, s), index(r + 1, s + 1), index(r, s + 1)];
+        [[a, b, c], [a, c, d]]
+    };
+    let triangles = (0..rings).flat_map(|r| (0..sides).flat_map(move |s| square(r, s))).collect();
+    (vertices, triangles)
+}
+
+/// Around the centre of a fine sphere no node can be left out, and which triangle is nearest depends on the direction;
+/// with a large beta none is left out of the winding number either. More rounds than Mesa's llvmpipe lets an
+/// invocation have: the walk is shared out over dispatches.
+fn long_walks(random: &mut Random) -> [Case; 2] {
+    let mesh = sphere(192, 288);
+    let mut positions = vec![[0.0; 3], [0.0, 0.0, 0.3], [0.0, 0.0, -0.999], [0.0, 0.0, 1.5], [f32::NAN; 3]];
+    positions.extend((0..36).map(|i| {
+        let size = if i % 3 == 0 { 2.0 } else { 1e-3 };
+        std::array::from_fn(|_| random.uniform(-size, size))
+    }));
+    let all_nodes = MeshSign::Approximate { beta: 1e6 };
+    [MeshSign::None, all_nodes].map(|sign| case("sphere", &mesh, &positions, sign, MeshDistanceVariant::Bvh))
+}
+
 /// The cube [-1/2, 1/2]^3, outward.
 pub fn cube() -> Mesh {
     let vertices = (0..8u32).map(|i| [0, 1, 2].map(|d| (i >> d & 1) as f32 - 0.5)).collect();
@@ -320,7 +352,9 @@ fn case(
     let name = format!("{name}, {} triangles, {count} points, {sign:?}, {variant:?}", bvh.triangles());
     let words = |data: &[u8]| Data::U32(bytemuck::pod_collect_to_vec(data));
     let case = Case::new("radial/mesh_distance", name, move |context, b| {
-        MeshDistance::new(context, config)?.prepare(&MeshDistanceArgs {
+        let kernel = MeshDistance::new(context, config)?;
+        let scratch = b.scratch(&kernel)?;
+        kernel.prepare(&MeshDistanceArgs {
             positions: b["positions"],
             corners: b["corners"],
             boxes: b["boxes"],
@@ -329,6 +363,7 @@ fn case(
             distance: b["distance"],
             gradient: b["gradient"],
             nearest: b["nearest"],
+            scratch: &scratch,
         })
     })
     .input("positions", positions.as_flattened())
@@ -422,6 +457,7 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
+    cases.extend(long_walks(&mut random));
     cases
 }
 
