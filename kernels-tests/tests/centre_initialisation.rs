@@ -51,7 +51,7 @@ fn run_from(
     let state = context.create_storage("state", 16).unwrap();
     context.write(&state, 0, RandomState::new(3, 1).bytes());
     let centres = context.create_storage("centres", n * d * 4).unwrap();
-    context.write(&centres, 0, seeds);
+    context.write(&centres, 0, bytemuck::cast_slice(seeds));
     let shapes = context.create_storage("shapes", n * d * (d + 1) / 2 * 4).unwrap();
     let report = context.create_storage("report", 32).unwrap();
     let scratch = kernel.create_scratch().unwrap();
