@@ -16,6 +16,7 @@ pub fn bench(b: &mut Bench) -> Result<()> {
         ("absolute", Loss::Absolute),
         ("huber", Loss::Huber { delta: 0.5 }),
         ("relative", Loss::Relative { epsilon: 0.01 }),
+        ("binary cross-entropy", Loss::BinaryCrossEntropy),
     ];
     for (name, function) in losses {
         let config = LossConfig { loss: function, count, scale: 1.0, gradient: true };

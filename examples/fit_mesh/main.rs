@@ -1,4 +1,4 @@
-//! Fits a signed distance field to a mesh and writes what became of it.
+//! Fits a field to the signed distances of a mesh, or to its inside, and writes what became of it.
 //!
 //! `cargo run --release --example fit_mesh -- [MESH] [OPTIONS]`. Without a mesh it computes a torus.
 
@@ -18,8 +18,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use patchfield::dispatch::describe;
 use patchfield::models::{
-    DistanceField, DistanceFieldConfig, FitConfig, MarchingCubesConfig, Mesh, MeshSearch, Picture, View,
-    marching_cubes, overlap, sphere_trace, surface_errors,
+    FitConfig, MarchingCubesConfig, Mesh, MeshSearch, Picture, SurfaceField, SurfaceFieldConfig,
+    SurfaceTarget, View, marching_cubes, overlap, sphere_trace, surface_errors,
 };
 use patchfield::radial::MeshSign;
 use patchfield::train::Schedule;
@@ -34,7 +34,16 @@ enum Field {
     Radial,
 }
 
-/// Fits a signed distance field (multiresolution grid, with or without radial bases, and a small MLP) to a mesh.
+/// What the field is fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// The signed distance.
+    Distance,
+    /// Whether a place is inside.
+    Occupancy,
+}
+
+/// Fits a field (multiresolution grid, with or without radial bases, and a small MLP) to a mesh.
 #[derive(Debug, Parser)]
 struct Options {
     /// OBJ or PLY; none: a torus.
@@ -45,6 +54,9 @@ struct Options {
     /// What stands between the position and the network.
     #[arg(long, value_enum, default_value = "grid")]
     field: Field,
+    /// What the field is fitted to.
+    #[arg(long, value_enum, default_value = "distance")]
+    target: Target,
     /// Training steps [default: 4000 on a CPU (about two minutes on two cores), 20000 on a GPU].
     #[arg(long)]
     steps: Option<u64>,
@@ -121,13 +133,13 @@ fn run(options: &Options) -> Result<(), String> {
     let cpu = context.capabilities().cpu;
     let steps = options.steps.unwrap_or(if cpu { 4000 } else { 20_000 });
     let batch = options.batch.unwrap_or(if cpu { 1 << 12 } else { 1 << 18 });
-    let (config, rate) = match options.field {
+    let (mut config, rate) = match options.field {
         Field::Radial => {
-            let config = DistanceFieldConfig::hybrid(options.log2_table.unwrap_or(14)).map_err(text)?;
+            let config = SurfaceFieldConfig::hybrid(options.log2_table.unwrap_or(14)).map_err(text)?;
             (config, if cpu { 2e-3 } else { 1e-3 })
         }
         Field::Grid => {
-            let mut config = DistanceFieldConfig::default();
+            let mut config = SurfaceFieldConfig::default();
             config.grid.levels = options.levels.unwrap_or(if cpu { 8 } else { 16 });
             config.grid.features = options.features.unwrap_or(if cpu { 2 } else { 1 });
             config.grid.log2_table_size = options.log2_table.unwrap_or(15);
@@ -135,8 +147,12 @@ fn run(options: &Options) -> Result<(), String> {
             (config.with_finest(finest), if cpu { 5e-3 } else { 1e-3 })
         }
     };
+    config.target = match options.target {
+        Target::Distance => SurfaceTarget::Distance,
+        Target::Occupancy => SurfaceTarget::Occupancy,
+    };
     let started = Instant::now();
-    let mut field = DistanceField::for_mesh(&context, config, &mesh, options.seed).map_err(text)?;
+    let mut field = SurfaceField::for_mesh(&context, config, &mesh, options.seed).map_err(text)?;
     let placed = config.radial.map_or(String::new(), |radial| {
         format!(", {} centres placed in {:.1} s", radial.centres, started.elapsed().as_secs_f64())
     });
@@ -187,16 +203,20 @@ fn describe_mesh(context: &Context, mesh: &Mesh) -> Result<(), String> {
 }
 
 /// Ctrl-C stops the fit after a last checkpoint.
-fn fit_with_bar(field: &mut DistanceField, mesh: &Mesh, fit: &FitConfig) -> Result<(), String> {
+fn fit_with_bar(field: &mut SurfaceField, mesh: &Mesh, fit: &FitConfig) -> Result<(), String> {
     let stop = shared::stop_on_ctrl_c()?;
     let bar = ProgressBar::new(fit.steps);
     if let Ok(style) = ProgressStyle::with_template("{bar:36} {pos}/{len}  {msg}  {eta} left") {
         bar.set_style(style);
     }
+    let target = field.config().target;
     let result = field.fit(mesh, fit, &mut |progress| {
         bar.set_position(progress.step);
-        let (error, speed) = (100.0 * progress.loss, progress.steps_per_second);
-        bar.set_message(format!("{error:.2} % relative error  {speed:.1} steps/s"));
+        let error = match target {
+            SurfaceTarget::Distance => format!("{:.2} % relative error", 100.0 * progress.loss),
+            SurfaceTarget::Occupancy => format!("cross-entropy {:.4}", progress.loss),
+        };
+        bar.set_message(format!("{error}  {:.1} steps/s", progress.steps_per_second));
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish();
@@ -220,17 +240,19 @@ struct Report {
 
 fn write_results(
     context: &Context,
-    field: &DistanceField,
+    field: &SurfaceField,
     mesh: &Mesh,
     options: &Options,
     report: &Report,
 ) -> Result<(), String> {
     let path = |name: &str| options.out.join(name);
     let cube = field.cube();
-    let mut distances = |points: &[[f32; 3]]| field.distances(points);
-    let config = MarchingCubesConfig { cells: options.cells, cube, slack: 2.0 };
+    let mut implicit = |points: &[[f32; 3]]| field.implicit(points);
+    let is_distance = field.config().target == SurfaceTarget::Distance;
+    let slack = if is_distance { 2.0 } else { f32::INFINITY };
+    let config = MarchingCubesConfig { cells: options.cells, cube, slack };
     let started = Instant::now();
-    let surface = marching_cubes(&config, &mut distances).map_err(text)?;
+    let surface = marching_cubes(&config, &mut implicit).map_err(text)?;
     println!(
         "surface  {} vertices, {} triangles, {} open edges, {} cells an edge, {:.0} s",
         surface.vertices.len(),
@@ -242,12 +264,14 @@ fn write_results(
     files::save(&surface, &path("surface.ply"))?;
     files::save(&surface, &path("surface.obj"))?;
 
-    let shared = overlap(context, mesh, &mut distances, options.points, options.seed).map_err(text)?;
+    let shared = overlap(context, mesh, &mut implicit, options.points, options.seed).map_err(text)?;
     let errors = surface_errors(context, mesh, &surface, options.points, options.seed).map_err(text)?;
-    let search = MeshSearch::new(context, mesh).map_err(text)?;
-    let mut truth = |points: &[[f32; 3]]| {
-        search.distances(points, MeshSign::Approximate { beta: 2.0 }).map(|found| found.distance)
+    let distances_to = |mesh: &Mesh| -> Result<_, String> {
+        let search = MeshSearch::new(context, mesh).map_err(text)?;
+        let sign = MeshSign::Approximate { beta: 2.0 };
+        Ok(move |points: &[[f32; 3]]| search.distances(points, sign).map(|found| found.distance))
     };
+    let mut truth = distances_to(mesh)?;
     let best = match options.bound {
         true => {
             let config = MarchingCubesConfig { slack: 1.0, ..config };
@@ -258,7 +282,12 @@ fn write_results(
         false => None,
     };
     let view = View { size: [options.size; 2], ..View::default() };
-    let fitted = sphere_trace(&cube, &view, &mut distances).map_err(text)?;
+    let fitted = match is_distance {
+        true => sphere_trace(&cube, &view, &mut implicit),
+        // Spheres need distances: those to the surface that was found.
+        false => sphere_trace(&cube, &view, &mut distances_to(&surface)?),
+    };
+    let fitted = fitted.map_err(text)?;
     let wanted = sphere_trace(&cube, &view, &mut truth).map_err(text)?;
     let beside: Picture = picture::beside(&fitted, &wanted);
     picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))?;
@@ -288,6 +317,7 @@ fn write_results(
         "example": "fit_mesh",
         "input": report.input,
         "adapter": report.adapter,
+        "target": if is_distance { "distance" } else { "occupancy" },
         "iou": shared.iou,
         "chamfer": chamfer,
         "normal_angle_degrees": errors.normal_angle,

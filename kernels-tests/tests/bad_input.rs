@@ -10,28 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use kernels_tests::harness::adapter;
+use kernels_tests::harness::adapter::best_device;
 use patchfield::dense::*;
-use patchfield::dispatch::{Arg, Capabilities, Plan, Readback, Requirements, describe, preference};
+use patchfield::dispatch::{Arg, Capabilities, Plan, Readback};
 use patchfield::models::{RadialField, RadialFieldConfig};
 use patchfield::radial::*;
 use patchfield::train::Checkpoint;
 use patchfield::{BufferView, Context, Error, Kernel, Result};
 use serde_json::{Value, json};
-
-fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
-    let mut adapters = pollster::block_on(adapter::instance().enumerate_adapters(wgpu::Backends::all()));
-    adapters.retain(|a| a.get_info().backend != wgpu::Backend::Noop);
-    adapters.sort_by_key(|a| preference(&a.get_info()));
-    let Some(adapter) = adapters.first() else {
-        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-        eprintln!("LOUD SKIP: no adapter");
-        return None;
-    };
-    eprintln!("on {}", describe(&adapter.get_info()));
-    let descriptor = Requirements::for_adapter(adapter).device_descriptor();
-    Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
-}
 
 fn relu(count: u32) -> ActivationConfig {
     ActivationConfig { activation: Activation::Relu, count, variant: None }
@@ -309,7 +295,7 @@ fn sort(count: u32) -> SortConfig {
 /// of errors hears nothing.
 #[test]
 fn buffers() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let reported = Arc::new(AtomicU32::new(0));
     let counter = reported.clone();
@@ -382,7 +368,7 @@ fn buffers() {
 
 #[test]
 fn a_lost_device_is_an_error_and_the_callbacks_stay_the_hosts() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let told = Arc::new(AtomicU32::new(0));
     let (counter, for_context) = (told.clone(), context.clone());
@@ -446,7 +432,7 @@ fn edited(whole: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
 
 #[test]
 fn model_files() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let folder = Folder::new("models");
     let config = RadialFieldConfig::for_picture(16, 16, 3).with_table(2, 6);
@@ -578,7 +564,7 @@ fn demo() -> Option<PathBuf> {
     let folder = deps.ancestors().nth(2).unwrap().join("examples");
     let path = folder.join(format!("fit_image{}", std::env::consts::EXE_SUFFIX));
     if path.exists() {
-        return device().map(|_| path);
+        return best_device().map(|_| path);
     }
     assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "{} is not built", path.display());
     eprintln!("LOUD SKIP: {} is not built", path.display());

@@ -1,24 +1,13 @@
 //! Centres and shapes from a picture and from distances, each step of k-means against f64, started
 //! from the device's step before; and pictures that leave nothing to weigh.
 
-use kernels_tests::harness::{Random, adapter};
+use kernels_tests::harness::Random;
+use kernels_tests::harness::adapter::best_context;
 use kernels_tests::radial::cluster::Clusters;
 use kernels_tests::radial::nearest_neighbours::reference;
 use patchfield::dense::RandomState;
-use patchfield::dispatch::preference;
 use patchfield::radial::*;
 use patchfield::{BufferView, Context, Kernel, Planned};
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 /// Centres, shapes and the report.
 struct Outcome {
@@ -166,7 +155,7 @@ fn pixel_positions(width: u32, height: u32) -> Vec<f32> {
 
 #[test]
 fn every_step_agrees_with_f64_in_two_dimensions() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let (width, height) = (61, 40);
     for centres in [1, 37, 200] {
         let config = CentreInitialisationConfig::for_picture(width, height, 3, centres);
@@ -180,7 +169,7 @@ fn every_step_agrees_with_f64_in_two_dimensions() {
 
 #[test]
 fn every_step_agrees_with_f64_in_three_dimensions() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mut random = Random::new(46);
     let points = 3000;
     let positions = random.vec(3 * points as usize, -1.0, 1.0);
@@ -213,7 +202,7 @@ fn given_seeds_go_on_from_where_they_are() {
 
 #[test]
 fn the_same_seed_gives_the_same_bits_and_another_does_not() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = CentreInitialisationConfig::for_picture(32, 24, 3, 20);
     let values = picture(32, 24);
     let [a, b] = [(); 2].map(|()| run(&context, config, &values, None));
@@ -224,7 +213,7 @@ fn the_same_seed_gives_the_same_bits_and_another_does_not() {
 
 #[test]
 fn pictures_with_nothing_to_weigh() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     // Width, height, centres, values: one pixel, one colour, more centres than pixels, all NaN.
     for (width, height, centres, values) in [
         (1, 1, 1, vec![0.5; 3]),
@@ -254,7 +243,7 @@ fn pictures_with_nothing_to_weigh() {
 
 #[test]
 fn a_picture_of_kernels_is_covered() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = CentreInitialisationConfig::for_picture(256, 256, 3, 2776);
     let started = std::time::Instant::now();
     let outcome = run(&context, config, &picture(256, 256), None);
@@ -272,7 +261,7 @@ fn a_picture_of_kernels_is_covered() {
 
 #[test]
 fn what_is_refused() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let good = CentreInitialisationConfig::for_picture(8, 8, 3, 5);
     let bad = [
         CentreInitialisationConfig { centres: 0, ..good },

@@ -4,9 +4,10 @@
 
 use std::f64::consts::TAU;
 
-use kernels_tests::harness::{Random, adapter};
+use kernels_tests::harness::Random;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::dense::{Activation, Method, Optimizer, OptimizerArgs, OptimizerConfig, StepValues};
-use patchfield::dispatch::{Planned, preference};
+use patchfield::dispatch::Planned;
 use patchfield::radial::*;
 use patchfield::train::{Input, Tape, Tensor, Variable, smooth_mlp};
 use patchfield::{BufferView, Context, Kernel};
@@ -14,17 +15,6 @@ use patchfield::{BufferView, Context, Kernel};
 const SURFACE: usize = 512;
 const POINTS: usize = 768;
 const STEPS: u64 = 200;
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 /// A torus in the unit cube.
 fn torus(p: &[f32]) -> f32 {
@@ -187,7 +177,7 @@ fn errors(context: &Context, weight: f32) -> [f64; 2] {
 
 #[test]
 fn the_eikonal_equation_makes_distances_of_a_surface() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let with = errors(&context, 0.1);
     let without = errors(&context, 0.0);
     println!("distance and slope off by {with:?}, without the equation by {without:?}");

@@ -8,23 +8,10 @@
 
 use std::future::Future;
 
-use kernels_tests::harness::adapter;
+use kernels_tests::harness::adapter::best_device;
 use patchfield::dense::activation::*;
-use patchfield::dispatch::{Dialect, Planned, Readback, Requirements, compose, describe};
+use patchfield::dispatch::{Dialect, Planned, Readback, compose};
 use patchfield::{BufferView, Context, Kernel};
-
-fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
-    let adapters = pollster::block_on(adapter::instance().enumerate_adapters(wgpu::Backends::all()));
-    let found = adapters.iter().find(|a| a.get_info().backend != wgpu::Backend::Noop);
-    let Some(adapter) = found else {
-        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-        eprintln!("LOUD SKIP: no adapter");
-        return None;
-    };
-    eprintln!("on {}", describe(&adapter.get_info()));
-    let descriptor = Requirements::for_adapter(adapter).device_descriptor();
-    Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
-}
 
 fn relu(count: u32) -> ActivationConfig {
     ActivationConfig { activation: Activation::Relu, count, variant: None }
@@ -36,7 +23,7 @@ fn forward<'a>(x: &'a wgpu::Buffer, y: &'a wgpu::Buffer) -> ActivationForwardArg
 
 #[test]
 fn eight_threads_record_at_once() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     std::thread::scope(|scope| {
         for thread in 0..8u32 {
@@ -66,7 +53,7 @@ fn eight_threads_record_at_once() {
 /// A host that polls without waiting must not be handed the buffer before the copy was made.
 #[test]
 fn a_readback_is_never_ready_before_its_copy() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let n = 1 << 22;
     let x = context.create_storage_with("x", &vec![-1.0f32; n]).unwrap();
@@ -92,7 +79,7 @@ fn a_readback_is_never_ready_before_its_copy() {
 
 #[test]
 fn parameters_stay_right_when_records_share_an_encoder() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let x = context.create_storage_with("x", &[-1.0f32; 64]).unwrap();
     let outputs: Vec<_> = (0..600).map(|_| context.create_storage("y", 256).unwrap()).collect();
@@ -125,7 +112,7 @@ fn parameters_stay_right_when_records_share_an_encoder() {
 
 #[test]
 fn long_work_comes_in_pieces_that_add_up() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let n = 5_000_003u32;
     let x = context.create_storage_with("x", &vec![-3.0f32; n as usize]).unwrap();
@@ -147,7 +134,7 @@ fn long_work_comes_in_pieces_that_add_up() {
 
 #[test]
 fn compile_errors_name_the_file_and_line_that_a_person_wrote() {
-    let Some((device, queue)) = device() else { return };
+    let Some((device, queue)) = best_device() else { return };
     let context = Context::new(&device, &queue);
     let kernel = ActivationForward::new(&context, relu(63)).unwrap();
     let x = context.create_storage("x", 256).unwrap();

@@ -2,13 +2,13 @@
 //! field over the k nearest centres, whose pieces do not meet, is not. Both have the same centres,
 //! features, network, points and schedule, and both can hold the picture when shown its values.
 
-use kernels_tests::harness::adapter;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::dense::{
     Activation, Add, AddArgs, AddConfig, ElementwiseLoss, ElementwiseLossArgs, InvertedIndex,
     InvertedIndexArgs, InvertedIndexConfig, Loss, LossConfig, Method, Optimizer, OptimizerArgs,
     OptimizerConfig, StepValues,
 };
-use patchfield::dispatch::{Planned, Recording, preference};
+use patchfield::dispatch::{Planned, Recording};
 use patchfield::radial::*;
 use patchfield::train::{CompactBasisOperands, Input, Tape, Tensor, Variable, compact_basis, smooth_mlp};
 use patchfield::{BufferView, Context, Kernel};
@@ -19,17 +19,6 @@ const CELLS: u32 = 16;
 const FEATURES: u32 = 16;
 const STEPS: u64 = 150;
 const PLANES: u32 = 3;
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 /// Waves, a soft-edged disc and a slope, with its gradient.
 fn picture(x: f64, y: f64) -> [f64; 3] {
@@ -331,7 +320,7 @@ fn nearest(context: &Context, k: u32, by_gradient: bool) -> f64 {
 
 #[test]
 fn gradients_alone_give_the_picture_with_compact_bases_and_not_with_the_nearest() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let (by_value, from_gradients) = (compact(&context, false), compact(&context, true));
     let (k_by_value, k_from_gradients) = (nearest(&context, 4, false), nearest(&context, 4, true));
     println!("compact: {by_value:.2} dB from values, {from_gradients:.2} dB from gradients");

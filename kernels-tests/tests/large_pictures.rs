@@ -7,8 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use kernels_tests::harness::adapter;
-use patchfield::dispatch::{describe, preference};
+use kernels_tests::harness::adapter::best_adapter;
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
 use patchfield::train::Schedule;
 use patchfield::{Context, Error};
@@ -16,14 +15,7 @@ use patchfield::{Context, Error};
 /// A device of the best adapter whose storage buffers have at most so many bytes, and other buffers
 /// twice as many.
 fn context(bytes: u64) -> Option<Context> {
-    let mut adapters = pollster::block_on(adapter::instance().enumerate_adapters(wgpu::Backends::all()));
-    adapters.retain(|a| a.get_info().backend != wgpu::Backend::Noop);
-    adapters.sort_by_key(|a| preference(&a.get_info()));
-    let Some(adapter) = adapters.first() else {
-        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-        eprintln!("LOUD SKIP: no adapter");
-        return None;
-    };
+    let adapter = best_adapter()?;
     let limits = wgpu::Limits {
         max_storage_buffer_binding_size: bytes,
         max_buffer_size: 2 * bytes,
@@ -32,7 +24,6 @@ fn context(bytes: u64) -> Option<Context> {
     let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
     let context = Context::new(&device, &queue);
-    eprintln!("on {}, {bytes} bytes a binding", describe(&adapter.get_info()));
     assert_eq!(context.capabilities().limits.max_storage_buffer_binding_size, bytes);
     Some(context)
 }

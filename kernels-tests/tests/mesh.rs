@@ -3,26 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use kernels_tests::harness::adapter;
-use patchfield::dispatch::preference;
+use kernels_tests::harness::adapter::best_context;
+use patchfield::Error;
 use patchfield::models::{
-    Cube, DistanceField, DistanceFieldConfig, FitConfig, MarchingCubesConfig, Mesh, MeshSearch,
-    RadialBasesConfig, marching_cubes, overlap, surface_errors,
+    Cube, FitConfig, MarchingCubesConfig, Mesh, MeshSearch, RadialBasesConfig, SurfaceField,
+    SurfaceFieldConfig, SurfaceTarget, marching_cubes, overlap, surface_errors,
 };
 use patchfield::radial::MeshSign;
 use patchfield::train::{Checkpoint, Schedule};
-use patchfield::{Context, Error};
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 const BETA: MeshSign = MeshSign::Approximate { beta: 2.0 };
 
@@ -38,7 +26,7 @@ fn lattice(side: u32, half: f32) -> Vec<[f32; 3]> {
 
 #[test]
 fn a_million_triangles() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mesh = Mesh::torus(1000, 500);
     assert_eq!(mesh.triangles.len(), 1_000_000);
     let points = lattice(8, 1.0);
@@ -59,7 +47,7 @@ fn a_million_triangles() {
 /// A part that is missing leaves a sign that is doubtful near the hole only; what is wound around twice is inside.
 #[test]
 fn open_and_crossing_meshes() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let points = lattice(12, 1.0);
     let closed = Mesh::torus(48, 24);
     let mut open = closed.clone();
@@ -96,7 +84,7 @@ fn bad_meshes_are_refused_by_name() {
     let mut vertices = good.vertices.clone();
     vertices[4][2] = f32::NAN;
     says(Mesh::new(vertices, good.triangles.clone()).unwrap_err(), "vertex 4");
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     // Fields are public: what was broken afterwards is found too.
     let mut broken = good.clone();
     broken.vertices[2][0] = f32::INFINITY;
@@ -104,12 +92,12 @@ fn bad_meshes_are_refused_by_name() {
     let flat = Mesh::new(good.vertices.clone(), vec![[0, 0, 1]]).unwrap();
     says(MeshSearch::new(&context, &flat).unwrap().surface_points(5, 0).unwrap_err(), "an area");
     let empty = Cube { centre: [0.0; 3], half: 0.0 };
-    says(DistanceField::new(&context, DistanceFieldConfig::default(), empty, 0).unwrap_err(), "`cube`");
+    says(SurfaceField::new(&context, SurfaceFieldConfig::default(), empty, 0).unwrap_err(), "`cube`");
 }
 
 #[test]
 fn a_mesh_agrees_with_itself_and_not_with_another() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mesh = Mesh::torus(48, 24);
     let same = surface_errors(&context, &mesh, &mesh, 2000, 1).unwrap();
     assert!(same.largest < 1e-6 && same.normal_angle < 0.1, "{same:?}");
@@ -134,8 +122,8 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// So coarse that a few hundred steps reach every entry often.
-fn coarse_grid() -> DistanceFieldConfig {
-    let mut config = DistanceFieldConfig { width: 16, ..DistanceFieldConfig::default() };
+fn coarse_grid() -> SurfaceFieldConfig {
+    let mut config = SurfaceFieldConfig { width: 16, ..SurfaceFieldConfig::default() };
     config.grid.levels = 3;
     config.grid.base_resolution = 4;
     config.grid.features = 2;
@@ -144,9 +132,9 @@ fn coarse_grid() -> DistanceFieldConfig {
 }
 
 /// The published hybrid, with few centres beside that grid, and slower sinusoids for a short fit.
-fn coarse_hybrid() -> DistanceFieldConfig {
-    let published = DistanceFieldConfig::hybrid(12).unwrap().radial.unwrap();
-    DistanceFieldConfig {
+fn coarse_hybrid() -> SurfaceFieldConfig {
+    let published = SurfaceFieldConfig::hybrid(12).unwrap().radial.unwrap();
+    SurfaceFieldConfig {
         radial: Some(RadialBasesConfig {
             centres: 150,
             features: 8,
@@ -170,10 +158,10 @@ fn fit(steps: u64, rate: f64) -> FitConfig {
     }
 }
 
-fn learns_repeats_and_resumes(name: &str, config: DistanceFieldConfig, rate: f64, least: f64) {
-    let Some(context) = context() else { return };
+fn learns_repeats_and_resumes(name: &str, config: SurfaceFieldConfig, rate: f64, least: f64) {
+    let Some(context) = best_context() else { return };
     let mesh = Mesh::torus(48, 24);
-    let field = || DistanceField::for_mesh(&context, config, &mesh, 3).unwrap();
+    let field = || SurfaceField::for_mesh(&context, config, &mesh, 3).unwrap();
     let path = |part: &str| path(&format!("{name}-{part}"));
     let fit = |part: &str| FitConfig { checkpoint: Some((path(part), 1000)), ..fit(120, rate) };
     let mut losses = Vec::new();
@@ -184,7 +172,6 @@ fn learns_repeats_and_resumes(name: &str, config: DistanceFieldConfig, rate: f64
             ControlFlow::Continue(())
         })
         .unwrap();
-    // A field of zeros has 0.3: the mean of |t| / (|t| + 0.01) over the points.
     assert!(losses[11] < least && losses[11] < losses[0], "{losses:?}");
     let mut parts = fit("parts");
     let stopped = field().fit(&mesh, &parts, &mut |p| {
@@ -198,40 +185,18 @@ fn learns_repeats_and_resumes(name: &str, config: DistanceFieldConfig, rate: f64
     assert!(load("whole") == load("parts"), "a resumed run differs");
 
     first.save(&path("model")).unwrap();
-    let loaded = DistanceField::load(&context, &path("model")).unwrap();
+    let loaded = SurfaceField::load(&context, &path("model")).unwrap();
     assert_eq!(loaded.cube(), mesh.cube());
     assert_eq!(loaded.config().radial, config.radial);
+    assert_eq!(loaded.config().target, config.target);
     let points = lattice(5, 0.9);
-    assert_eq!(loaded.distances(&points).unwrap(), first.distances(&points).unwrap());
+    assert_eq!(loaded.implicit(&points).unwrap(), first.implicit(&points).unwrap());
     for part in ["whole", "parts", "model"] {
         std::fs::remove_file(path(part)).unwrap();
     }
-    slopes_agree_with_differences(&first);
 }
 
-/// But where the two points of a difference lie on both sides of a kink: of the grid, of a neuron, or of a change of
-/// neighbours.
-fn slopes_agree_with_differences(field: &DistanceField) {
-    const STEP: f32 = 1e-3;
-    let points: Vec<[f32; 3]> =
-        lattice(7, 0.8).iter().map(|p| p.map(|x| x + 0.0123 + 0.01 * x * x)).collect();
-    let slopes = field.gradient(&points).unwrap();
-    let shifted = |axis: usize, step: f32| {
-        let at = |p: &[f32; 3]| std::array::from_fn(|d| p[d] + if d == axis { step } else { 0.0 });
-        field.distances(&points.iter().map(at).collect::<Vec<_>>()).unwrap()
-    };
-    for axis in 0..3 {
-        let (above, below) = (shifted(axis, STEP), shifted(axis, -STEP));
-        // Distances are below 2, rounded to 2^-23 or so a few times: 1e-6 over two steps.
-        let differs = |((above, below), slopes): ((&f32, &f32), &[f32; 3])| {
-            let slope = (above - below) / (2.0 * STEP);
-            (slope - slopes[axis]).abs() > 2e-3 + 0.01 * slope.abs()
-        };
-        let kinks = above.iter().zip(&below).zip(&slopes).filter(|&pair| differs(pair)).count();
-        assert!(kinks * 5 < points.len(), "axis {axis}: {kinks} of {}", points.len());
-    }
-}
-
+/// A field of zeros has 0.3: the mean of |t| / (|t| + 0.01) over the points.
 #[test]
 fn a_grid_learns_repeats_and_resumes_bit_by_bit() {
     learns_repeats_and_resumes("grid", coarse_grid(), 1e-2, 0.2);
@@ -243,13 +208,14 @@ fn a_hybrid_learns_repeats_and_resumes_bit_by_bit() {
 }
 
 /// The volume between two surfaces that are `e` apart on average is `e` times the area: the overlap follows from the
-/// loss. Half of the points lie on the surface, or 0.001 of half an edge of the cube beside it, and what they are off is
-/// at most twice the loss of all times 0.011 of that; the facets of the mesh are a sagitta off at the most.
+/// loss. Half of the points lie beside the surface with a standard deviation of 0.001, where half an edge of the cube
+/// is 1: few are farther than 0.003, where an error is the loss times 0.013 at most. The mean loss of that half
+/// is at most twice that of all. The facets of the mesh are a sagitta off at the most.
 #[test]
 fn a_fitted_torus_has_its_inside_inside() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mesh = Mesh::torus(96, 48);
-    let mut field = DistanceField::for_mesh(&context, coarse_grid().with_finest(32), &mesh, 3).unwrap();
+    let mut field = SurfaceField::for_mesh(&context, coarse_grid().with_finest(32), &mesh, 3).unwrap();
     let mut last = Vec::new();
     field
         .fit(&mesh, &fit(400, 1e-2), &mut |p| {
@@ -260,13 +226,13 @@ fn a_fitted_torus_has_its_inside_inside() {
     // Of the last batches, which differ by chance.
     let loss = last[last.len() - 5..].iter().fold(0.0, |most: f64, &loss| most.max(loss));
     assert!(loss < 0.08, "{last:?}");
-    let off = 2.0 * loss * 0.011 * f64::from(field.cube().half);
+    let off = 2.0 * loss * 0.013 * f64::from(field.cube().half);
     let angle = std::f64::consts::PI / 48.0;
     let sagitta = 0.3 * (1.0 - angle.cos()) + 0.95 * (1.0 - (0.5 * angle).cos());
     // Area and volume of a torus: 4 pi^2 R r and 2 pi^2 R r^2.
     let bound = 1.0 - (off + sagitta) * 2.0 / 0.3;
     let points = lattice(64, 1.0);
-    let found = field.distances(&points).unwrap();
+    let found = field.implicit(&points).unwrap();
     let (mut both, mut either) = (0u32, 0u32);
     for (&p, &f) in points.iter().zip(&found) {
         let exact = torus(p);
@@ -276,4 +242,56 @@ fn a_fitted_torus_has_its_inside_inside() {
     }
     let iou = f64::from(both) / f64::from(either);
     assert!(iou > bound && bound > 0.97, "{iou} is not above {bound}, loss {loss}");
+}
+
+fn coarse_occupancy() -> SurfaceFieldConfig {
+    SurfaceFieldConfig { target: SurfaceTarget::Occupancy, ..coarse_grid() }
+}
+
+/// A field of zeros has ln 2 = 0.693.
+#[test]
+fn an_occupancy_learns_repeats_and_resumes_bit_by_bit() {
+    learns_repeats_and_resumes("occupancy", coarse_occupancy(), 1e-2, 0.4);
+}
+
+#[test]
+fn a_checkpoint_of_distances_is_not_gone_on_with_for_an_occupancy() {
+    let Some(context) = best_context() else { return };
+    let mesh = Mesh::torus(12, 6);
+    let path = path("targets");
+    let mut fit = FitConfig { checkpoint: Some((path.clone(), 1000)), ..fit(5, 1e-2) };
+    let mut go_on = |_: &patchfield::models::Progress| ControlFlow::Continue(());
+    let mut distances = SurfaceField::for_mesh(&context, coarse_grid(), &mesh, 3).unwrap();
+    distances.fit(&mesh, &fit, &mut go_on).unwrap();
+    fit.resume = true;
+    let mut occupancy = SurfaceField::for_mesh(&context, coarse_occupancy(), &mesh, 3).unwrap();
+    let error = occupancy.fit(&mesh, &fit, &mut go_on).unwrap_err().to_string();
+    assert!(error.contains("`target` = \"occupancy\"") && error.contains("distance"), "{error}");
+    std::fs::remove_file(path).unwrap();
+}
+
+/// Six seeds gave overlaps of 0.9948 to 0.9955. A logit is no distance: from corner to corner of a cell of marching cubes
+/// it is not linear, and the surface comes out up to a third of a cell of 0.03 beside its place (0.0055 to 0.011).
+#[test]
+fn a_fitted_occupancy_has_the_inside_and_the_surface() {
+    let Some(context) = best_context() else { return };
+    let mesh = Mesh::torus(96, 48);
+    let config = coarse_occupancy().with_finest(32);
+    let mut field = SurfaceField::for_mesh(&context, config, &mesh, 3).unwrap();
+    field.fit(&mesh, &fit(400, 1e-2), &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut implicit = |points: &[[f32; 3]]| field.implicit(points);
+    let shared = overlap(&context, &mesh, &mut implicit, 100_000, 1).unwrap();
+    assert!(shared.iou > 0.992, "{shared:?}");
+    let cells = MarchingCubesConfig { cells: 64, cube: field.cube(), slack: f32::INFINITY };
+    let found = marching_cubes(&cells, &mut implicit).unwrap();
+    let errors = surface_errors(&context, &mesh, &found, 4000, 1).unwrap();
+    assert!(found.open_edges() == 0 && errors.largest < 0.015 && errors.normal_angle < 10.0, "{errors:?}");
+    // Occupancies say the same as the implicit function.
+    let points = lattice(16, 0.95);
+    let (occupancy, logits) = (field.eval(&points).unwrap(), field.implicit(&points).unwrap());
+    for ((&p, o), l) in points.iter().zip(&occupancy).zip(&logits) {
+        let exact = torus(p);
+        assert!((0.0..=1.0).contains(o) && (*o > 0.5) == (*l < 0.0), "{o} and {l}");
+        assert!(exact.abs() < 0.05 || (exact < 0.0) == (*o > 0.5), "{o} at {p:?}, {exact} from the surface");
+    }
 }

@@ -2,23 +2,13 @@
 //! descends in energy, and tokens reach their experts and come back.
 
 use kernels_tests::attention::transport::published_problem;
-use kernels_tests::harness::{Random, adapter};
+use kernels_tests::harness::Random;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::attention::*;
 use patchfield::dense::*;
-use patchfield::dispatch::{Capabilities, preference};
+use patchfield::dispatch::Capabilities;
 use patchfield::train::{Tape, Tensor, Variable, ops};
-use patchfield::{BufferView, Context, Error, Kernel, Planned};
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
+use patchfield::{BufferView, Error, Kernel, Planned};
 
 /// Averages of `x` under learned queries.
 fn pool(tape: &mut Tape, x: &Variable, queries: &Variable, config: QueryPoolConfig) -> Variable {
@@ -90,7 +80,7 @@ fn bags(count: u32, random: &mut Random) -> (Vec<f32>, Vec<u32>) {
 
 #[test]
 fn a_bit_pattern_in_a_bag_is_learned() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mut random = Random::new(5);
     let (bag_count, hidden, queries) = (512, 32, 8);
     let (x, class) = bags(bag_count, &mut random);
@@ -188,7 +178,7 @@ fn a_bit_pattern_in_a_bag_is_learned() {
 
 #[test]
 fn retrieval_descends_in_energy_and_stops_by_itself() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mut random = Random::new(6);
     let (patterns, width) = (24u32, 16u32);
     let stored = random.vec((patterns * width) as usize, -0.5, 0.5);
@@ -244,7 +234,7 @@ fn retrieval_descends_in_energy_and_stops_by_itself() {
 
 #[test]
 fn tokens_reach_their_experts_and_come_back() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let (problem, [cost, a, b]) = published_problem();
     let transport = problem.config;
     let (n, m, k) = (transport.tokens, transport.experts, transport.slots());
@@ -378,7 +368,7 @@ fn bad_shapes_are_refused_by_name() {
         assert!(error.to_string().contains(what), "`{what}` is not in: {error}");
     }
     // What the configuration asks for must be there, and nothing else.
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = HopfieldConfig { mask: true, ..HopfieldConfig::default() };
     let kernel = HopfieldForward::new(&context, config).unwrap();
     let buffers: Vec<_> = (0..5).map(|_| context.create_storage("small", 16).unwrap()).collect();

@@ -3,22 +3,10 @@
 
 use std::ops::ControlFlow;
 
-use kernels_tests::harness::adapter;
-use patchfield::dispatch::preference;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::models::{FitConfig, Picture, Region, SirenField, SirenFieldConfig};
 use patchfield::train::Schedule;
 use patchfield::{Context, Error};
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 fn picture(turn: f32) -> Picture {
     let (width, height) = (32u32, 24u32);
@@ -50,7 +38,7 @@ fn values(field: &SirenField, context: &Context) -> Vec<Vec<u32>> {
 
 #[test]
 fn it_learns_a_picture_and_repeats_bit_by_bit() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = SirenFieldConfig { width: 32, layers: 2, ..Default::default() };
     let mut field = SirenField::new(&context, config, 1).unwrap();
     assert_eq!(field.parameter_count(), 3 * 32 + 33 * 32 + 33 * 3);
@@ -78,7 +66,7 @@ fn it_learns_a_picture_and_repeats_bit_by_bit() {
 
 #[test]
 fn a_fit_that_is_stopped_goes_on_with_the_same_bits() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = SirenFieldConfig { instances: 2, width: 16, layers: 2, ..Default::default() };
     let pictures = [picture(0.0), picture(1.0)];
     // Fewer pixels than the pictures have: their order goes on too.
@@ -107,7 +95,7 @@ fn a_fit_that_is_stopped_goes_on_with_the_same_bits() {
 
 #[test]
 fn networks_side_by_side_are_what_they_are_alone() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = SirenFieldConfig { width: 16, layers: 2, frequency: 20.0, ..Default::default() };
     let pictures: Vec<Picture> = (0..5).map(|i| picture(i as f32)).collect();
     let many = SirenFieldConfig { instances: 5, ..config };
@@ -137,7 +125,7 @@ fn networks_side_by_side_are_what_they_are_alone() {
 
 #[test]
 fn bad_input_is_refused_by_name() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = SirenFieldConfig { width: 8, layers: 1, ..Default::default() };
     for (bad, what) in [
         (SirenFieldConfig { instances: 0, ..config }, "`weights`"),

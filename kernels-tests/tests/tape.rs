@@ -1,6 +1,6 @@
 //! The tape: a variable that is used more than once gets the sum of its gradients.
 
-use kernels_tests::harness::adapter;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::Kernel;
 use patchfield::dense::*;
 use patchfield::train::{Tape, Tensor, Variable, ops};
@@ -39,12 +39,7 @@ fn join(tape: &mut Tape, a: &Variable, b: &Variable) -> Variable {
 
 #[test]
 fn gradients_of_a_variable_used_three_times_add_up() {
-    let Some(adapter) = adapter::all().into_iter().next() else {
-        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-        eprintln!("LOUD SKIP: no adapter");
-        return;
-    };
-    let context = adapter.context;
+    let Some(context) = best_context() else { return };
     let x = Tensor::from_slice(&context, "x", &[5], &[-1.0, -2.0, -3.0, -4.0, -5.0]).unwrap();
     let dy = Tensor::from_slice(&context, "dy", &[5], &[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
     let mut tape = Tape::new(&context);
@@ -66,12 +61,7 @@ fn gradients_of_a_variable_used_three_times_add_up() {
 
 #[test]
 fn operations_of_several_outputs_take_what_gradients_there_are() {
-    let Some(adapter) = adapter::all().into_iter().next() else {
-        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-        eprintln!("LOUD SKIP: no adapter");
-        return;
-    };
-    let context = adapter.context;
+    let Some(context) = best_context() else { return };
     let tensor = |shape: &[u32], data: &[f32]| Tensor::from_slice(&context, "test", shape, data).unwrap();
     let read = |tensor: &Tensor| tensor.read(&context).unwrap();
 

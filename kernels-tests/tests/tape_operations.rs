@@ -1,19 +1,11 @@
 //! Operations on the tape: the gradient of each against finite differences of it, on tiny shapes.
 
 use kernels_tests::dense::loss::weighted_cross_entropy;
-use kernels_tests::harness::{Random, adapter};
+use kernels_tests::harness::Random;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::Context;
 use patchfield::attention::*;
 use patchfield::train::{Tape, Tensor, Variable, ops};
-
-fn context() -> Option<Context> {
-    let first = adapter::all().into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|adapter| adapter.context)
-}
 
 fn tensor(context: &Context, shape: &[u32], data: &[f32]) -> Tensor {
     Tensor::from_slice(context, "test", shape, data).unwrap()
@@ -95,7 +87,7 @@ const POSITIVE: [f32; 2] = [0.5, 1.5];
 
 #[test]
 fn attention_with_all_its_options() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let mask = context.create_storage_with("mask", &[1u32, 1, 0, 1, 1, 1, 1, 1, 1, 0]).unwrap();
     let config = AttentionConfig {
         batch: 2,
@@ -156,7 +148,7 @@ fn attention_with_all_its_options() {
 
 #[test]
 fn reversed_attention_and_what_it_stands_on() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config =
         AttentionConfig { batch: 2, heads: 2, queries: 5, keys: 6, head_dim: 4, ..Default::default() };
     let operands: [Operand<'_>; 6] = [
@@ -204,7 +196,7 @@ fn reversed_attention_and_what_it_stands_on() {
 
 #[test]
 fn retrieval_and_queries() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let tokens: Operand<'_> = (&[2, 2, 5, 3], UNIT);
     let (beta, values): (Operand<'_>, Operand<'_>) = ((&[2], POSITIVE), (&[2, 2, 5, 4], UNIT));
     for updates in [0, 2] {
@@ -237,7 +229,7 @@ fn retrieval_and_queries() {
 
 #[test]
 fn windows_shifted_and_padded() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = WindowAttentionConfig {
         batch: 2,
         grid: [1, 4, 5],
@@ -262,7 +254,7 @@ fn windows_shifted_and_padded() {
 
 #[test]
 fn positions_and_choices_of_tokens() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let angles = rotary_angles_2d([2, 3], 1, 2, 100.0).unwrap();
     let table = tensor(&context, &[7, 2, 4], &rotary_table(&angles, 4, RotaryPairs::Interleaved));
     let config = RotaryConfig {
@@ -300,7 +292,7 @@ fn positions_and_choices_of_tokens() {
 /// Mass is kept, and it is that of the matrix.
 #[test]
 fn received_mass() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let (batch, heads, n, d) = (2, 3, 6, 4);
     let config = AttentionConfig { batch, heads, queries: n, keys: n, head_dim: d, ..Default::default() };
     let mut random = Random::new(5);
@@ -349,7 +341,7 @@ fn received_mass() {
 /// Images and labels are mixed by the same share, and the loss of mixed labels has the right gradient.
 #[test]
 fn mixed_images_have_mixed_labels() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let patch = PatchConfig::square(2, 1, 4, 2);
     let image: Vec<f32> = (0..32).map(|i| if i < 16 { 1.0 } else { 2.0 }).collect();
     let (image, label) =

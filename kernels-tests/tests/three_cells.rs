@@ -1,22 +1,11 @@
 //! The three-cell experiment of LOOPE (arXiv 2504.14386): three marked cells, questions about where they are, and
 //! models with and without positions.
 
-use kernels_tests::harness::{Random, adapter};
+use kernels_tests::harness::Random;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::Context;
-use patchfield::dispatch::preference;
 use patchfield::models::{Pool, Positions, VisionTrainingConfig, VisionTransformer, VisionTransformerConfig};
 use patchfield::train::{Schedule, UpdateConfig};
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 /// Cells along a side, and pixels of a cell.
 const SIDE: usize = 4;
@@ -96,7 +85,7 @@ fn right_answers(context: &Context, positions: Positions, steps: u64, seed: u64)
 /// positions are there after 200.
 #[test]
 fn positions_answer_what_cells_alone_cannot() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let whole = std::env::var("PATCHFIELD_LONG_TESTS").as_deref() == Ok("1");
     use Positions::{Learned, LearnedOrder, None as Nowhere, Rotary, SinCos};
     let (seeds, steps, kinds): (_, _, &[Positions]) = if whole {

@@ -4,23 +4,10 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use kernels_tests::harness::adapter;
-use patchfield::dispatch::preference;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
 use patchfield::train::{Checkpoint, Schedule};
 use patchfield::{Context, Error};
-
-fn context() -> Option<Context> {
-    // The same choice as in the demo.
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 fn picture() -> Picture {
     let (width, height) = (48u32, 32u32);
@@ -64,7 +51,7 @@ fn quiet() -> impl FnMut(&patchfield::models::Progress) -> ControlFlow<()> {
 
 #[test]
 fn it_learns_and_repeats_and_resumes_bit_by_bit() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let target = picture();
     let whole = fit("whole", 60);
     let mut first = field(&context);
@@ -130,7 +117,7 @@ fn hybrid(context: &Context, target: &Picture) -> RadialField {
 
 #[test]
 fn a_hybrid_learns_and_repeats_and_resumes_bit_by_bit() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let target = picture();
     // All pixels at once, their neighbours found once; and a part of them, new in each step.
     for batch in [2048, 512] {
@@ -168,7 +155,7 @@ fn a_hybrid_learns_and_repeats_and_resumes_bit_by_bit() {
 
 #[test]
 fn a_hybrid_of_a_difficult_picture_is_fitted_or_refused() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let fit = FitConfig { checkpoint: None, ..fit("difficult", 5) };
     // One colour: no pixel matters more than another. Few pixels: many centres on each.
     for (width, height) in [(16, 9), (1, 1), (1, 40), (3, 2)] {
@@ -194,7 +181,7 @@ fn a_hybrid_of_a_difficult_picture_is_fitted_or_refused() {
 
 #[test]
 fn a_loss_that_is_not_finite_ends_the_fit_and_keeps_the_checkpoint() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let good = fit("finite", 10);
     let mut field = field(&context);
     field.fit(&picture(), &good, &mut quiet()).unwrap();
@@ -217,7 +204,7 @@ fn a_loss_that_is_not_finite_ends_the_fit_and_keeps_the_checkpoint() {
 
 #[test]
 fn a_device_lost_during_a_fit_leaves_a_checkpoint_for_the_next() {
-    let (Some(context), Some(lost)) = (context(), context()) else { return };
+    let (Some(context), Some(lost)) = (best_context(), best_context()) else { return };
     let mut first = fit("lost", 40);
     first.checkpoint = Some((path(&first), 10));
     // Nobody tells the context: it finds out by itself.
@@ -241,7 +228,7 @@ fn a_device_lost_during_a_fit_leaves_a_checkpoint_for_the_next() {
 
 #[test]
 fn bad_input_is_refused_by_name() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let good = FitConfig { checkpoint: None, ..fit("none", 1) };
     let mut field = field(&context);
     let mut refused = |fit: FitConfig, picture: &Picture, what: &str| {

@@ -3,25 +3,14 @@
 
 use std::ops::ControlFlow;
 
-use kernels_tests::harness::{Random, adapter};
-use patchfield::dispatch::preference;
+use kernels_tests::harness::Random;
+use kernels_tests::harness::adapter::best_context;
 use patchfield::models::{
     BlockAttention, FitConfig, Pool, Positions, Progress, Prune, Pruning, VisionTrainingConfig,
     VisionTransformer, VisionTransformerConfig,
 };
 use patchfield::train::{Checkpoint, Schedule, Tape, Tensor, UpdateConfig};
 use patchfield::{Context, Error};
-
-fn context() -> Option<Context> {
-    let mut all = adapter::all();
-    all.sort_by_key(|a| preference(&a.info));
-    let first = all.into_iter().next();
-    assert!(first.is_some() || std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
-    if first.is_none() {
-        eprintln!("LOUD SKIP: no adapter");
-    }
-    first.map(|a| a.context)
-}
 
 /// Six patches, in a grid of 2 x 3.
 fn tiny() -> VisionTransformerConfig {
@@ -92,7 +81,7 @@ fn cross_entropy(logits: &[f32], classes: &[u32]) -> f64 {
 
 #[test]
 fn gradients_agree_with_finite_differences() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     for config in all_kinds() {
         let kind = format!("{:?}, {:?}, {:?}", config.attention, config.positions, config.pruning);
         let model = VisionTransformer::new(&context, config, 3).unwrap();
@@ -143,7 +132,7 @@ fn gradients_agree_with_finite_differences() {
 /// and labels mixed and smoothed.
 #[test]
 fn gradients_of_what_a_step_draws() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let training = VisionTrainingConfig {
         label_smoothing: 0.1,
         patch_dropout: 0.34,
@@ -264,7 +253,7 @@ fn train(
 
 #[test]
 fn it_learns_and_repeats_and_is_read_again_bit_by_bit() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let (first, loss) = train(&context, small(4), BOLD, 60, 1);
     // ln 4 = 1.39 is the loss of one who knows nothing.
     assert!(loss < 1.2, "{loss}");
@@ -292,7 +281,7 @@ fn it_learns_and_repeats_and_is_read_again_bit_by_bit() {
 /// stops it, and the last checkpoint goes on.
 #[test]
 fn a_stopped_fit_goes_on_bit_by_bit() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let path = std::env::temp_dir().join(format!("patchfield-{}-fit.safetensors", std::process::id()));
     let config = VisionTransformerConfig {
         attention: BlockAttention::Reversed { temperature: 0.1 },
@@ -375,7 +364,7 @@ fn a_stopped_fit_goes_on_bit_by_bit() {
 /// Retrieval without an update is attention, of whose parameters it has the same and beta.
 #[test]
 fn retrieval_without_updates_is_attention() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let plain = VisionTransformer::new(&context, tiny(), 3).unwrap();
     let attention = BlockAttention::Hopfield { updates: 0 };
     let retrieving =
@@ -392,7 +381,7 @@ fn retrieval_without_updates_is_attention() {
 /// The lite form of DependencyViT-Tiny, at its own size: 224 x 224 pixels, 12 blocks, 69 tokens at the end.
 #[test]
 fn dependency_vit_lite_runs_at_its_own_size() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let config = VisionTransformerConfig {
         pruning: Some(Pruning::default()),
         ..VisionTransformerConfig::dependency_tiny()
@@ -418,7 +407,7 @@ fn accuracy(model: &VisionTransformer, kind: [i32; 3]) -> f64 {
 /// by it.
 #[test]
 fn reversed_attention_learns_and_its_lite_form_keeps_up() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let whole = VisionTransformerConfig {
         heads: 4,
         attention: BlockAttention::Reversed { temperature: 0.1 },
@@ -449,7 +438,7 @@ fn reversed_attention_learns_and_its_lite_form_keeps_up() {
 /// the first seed.
 #[test]
 fn smaller_patches_see_more() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     // The whole of it takes minutes on a CPU.
     let whole = std::env::var("PATCHFIELD_LONG_TESTS").as_deref() == Ok("1");
     for seed in 1..=if whole { 3 } else { 1 } {
@@ -470,7 +459,7 @@ fn smaller_patches_see_more() {
 
 #[test]
 fn bad_input_is_refused_by_name() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let refused = |config: VisionTransformerConfig, what: &str| {
         let error = VisionTransformer::new(&context, config, 0).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");

@@ -7,6 +7,7 @@
 //     3 relative           |d| / (|target| + epsilon)      sign d / (|target| + epsilon)
 //     4 relative squared   d^2 / (prediction^2 + epsilon)  2 d / (prediction^2 + epsilon): the
 //                          denominator is held constant in the derivative
+//     5 binary cross-entropy   max(p, 0) - p t + log(1 + e^-|p|)   sigmoid(p) - t
 //   cross-entropy over logits [rows, classes] against weights t of the classes, mean over `rows`:
 //     sum_c t_c (log(sum_k exp z_k) - z_c), gradient softmax(z)_c sum_k t_k - t_c. The weights are
 //       SOFT   given, as bits of f32, [rows, classes]: u, and smoothed:
@@ -70,6 +71,11 @@ fn element(p: Floats, t: Floats) -> Element {
         case 4u: {
             let scale = p * p + params.parameter;
             return Element(d * d / scale, 2.0 * d / scale);
+        }
+        case 5u: {
+            let e = exp(-abs(p));
+            let s = select(e, Floats(1.0), p >= Floats()) / (1.0 + e);
+            return Element(max(p, Floats()) - p * t + log(1.0 + e), s - t);
         }
         default: { return Element(d * d, 2.0 * d); }
     }

@@ -6,7 +6,7 @@ use crate::dispatch::{
     check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
 };
 
-/// An elementwise loss of `d = prediction - target`.
+/// An elementwise loss, most of them of `d = prediction - target`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Loss {
     /// `d^2`: mean squared error.
@@ -30,6 +30,9 @@ pub enum Loss {
         /// Keeps the denominator from 0; above 0. Common: 0.01.
         epsilon: f32,
     },
+    /// `-t log s - (1 - t) log(1 - s)` of a target `t` in 0 to 1, where the prediction is the logit of `s`:
+    /// cross-entropy of two classes.
+    BinaryCrossEntropy,
 }
 
 impl Loss {
@@ -40,6 +43,7 @@ impl Loss {
             Self::Huber { .. } => 2,
             Self::Relative { .. } => 3,
             Self::RelativeSquared { .. } => 4,
+            Self::BinaryCrossEntropy => 5,
         }
     }
 
@@ -48,6 +52,16 @@ impl Loss {
             Self::Huber { delta } => delta,
             Self::Relative { epsilon } | Self::RelativeSquared { epsilon } => epsilon,
             _ => 1.0,
+        }
+    }
+
+    /// Operations of an element. The exponential and the logarithm count 8 each.
+    fn flops(self, gradient: bool) -> u64 {
+        match (self, gradient) {
+            (Self::BinaryCrossEntropy, true) => 26,
+            (Self::BinaryCrossEntropy, false) => 22,
+            (_, true) => 5,
+            (_, false) => 3,
         }
     }
 }
@@ -248,7 +262,7 @@ impl ElementwiseLoss {
         let params = Params { items, rows: 0, classes: 0, factor, parameter, kept: 1.0, spread: 0.0 };
         let (shader, buffers) = if gradient { (&ELEMENTS_GRADIENT[width], 3) } else { (&ELEMENTS[width], 2) };
         let constants = sum::constants().u32("LOSS", loss.id()).bool("SOFT", false).bool("SMOOTH", false);
-        let cost = Cost::new(n * if gradient { 5 } else { 3 }, n * 4 * buffers);
+        let cost = Cost::new(n * loss.flops(gradient), n * 4 * buffers);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
         let mut plan = Plan::single("elements", first);
         sum::plan(&mut plan, groups * sum::WORKGROUP, (1.0 / f64::from(count)) as f32, caps)?;

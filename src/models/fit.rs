@@ -42,8 +42,8 @@ impl FitConfig {
 pub struct Progress {
     /// Steps done.
     pub step: u64,
-    /// Mean loss of the last batch: squared error of a picture, relative error of a distance field,
-    /// cross-entropy of a classifier.
+    /// Mean loss of the last batch: squared error of a picture, relative error of distances,
+    /// cross-entropy of occupancies and of a classifier.
     pub loss: f64,
     /// The same in dB: the PSNR, where the loss is a squared error.
     pub psnr: f64,

@@ -31,10 +31,10 @@ pub struct RadialBasesConfig {
     pub features: u32,
     /// The kernel function.
     pub function: RadialFunction,
-    /// What a shape is: symmetric for a picture, a scalar for a distance field.
+    /// What a shape is: symmetric for a picture, a scalar for a surface.
     pub shape: RadialShape,
     /// A picture spans `-extent` to `extent` along each axis: its size over 128, as published. The bases of a
-    /// distance field live in the unit cube, whatever stands here.
+    /// surface live in the unit cube, whatever stands here.
     pub extent: [f64; 2],
     /// Lowest and highest frequency of the features' sinusoids. `None`: features without them, to compare.
     pub frequencies: Option<[f64; 2]>,
@@ -50,7 +50,7 @@ impl RadialBasesConfig {
         let need = format!("at least the {neighbours} neighbours");
         check_config(centres >= neighbours, "centres", &need, centres)?;
         let fits = shape == if dims == 2 { RadialShape::Symmetric } else { RadialShape::Scalar };
-        check_config(fits, "shape", "symmetric for a picture, scalar for a distance field", shape)?;
+        check_config(fits, "shape", "symmetric for a picture, scalar for a surface", shape)?;
         let above = |v: f64| v.is_finite() && v > 0.0;
         check_config(self.extent.into_iter().all(above), "extent", "above 0", self.extent)?;
         for (what, range) in

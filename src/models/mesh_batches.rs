@@ -2,8 +2,8 @@
 
 use super::mesh::{MeshSearch, SearchOutputs};
 use crate::dense::{
-    Add, AddArgs, AddConfig, CopyArgs, CopyConfig, CopyWords, RandomState, SwapAxes, SwapAxesArgs,
-    SwapAxesConfig,
+    Activation, ActivationConfig, ActivationForward, ActivationForwardArgs, Add, AddArgs, AddConfig,
+    CopyArgs, CopyConfig, CopyWords, RandomState, SwapAxes, SwapAxesArgs, SwapAxesConfig,
 };
 use crate::dispatch::{BufferView, Context, Kernel, Recording, Result};
 use crate::radial::MeshSign;
@@ -29,12 +29,13 @@ pub(super) struct MeshBatches {
 impl MeshBatches {
     /// For batches of `counts` points on the surface (a multiple of 64), near it (each kind with a standard
     /// deviation; for those on the surface it may be 0), and anywhere in the unit
-    /// cube, written to `positions`, `[batch, 3]`, and of distances times `scale` to `target`, `[batch, 1]`.
+    /// cube, written to `positions`, `[batch, 3]`, and of distances times `scale`, or the sigmoid of that, to `target`,
+    /// `[batch, 1]`.
     pub fn new(
         search: &MeshSearch,
         counts: [u32; 3],
         sigmas: [f32; 2],
-        scale: f32,
+        (scale, squash): (f32, bool),
         seed: u64,
         [positions, target]: [&Tensor; 2],
     ) -> Result<Self> {
@@ -56,9 +57,16 @@ impl MeshBatches {
         if surface < all {
             fill.append(search.search(surface, &strewn, &distance, &rest, sign)?);
         }
-        let scaled = tensor("scaled", &[all])?;
+        let mut scaled = tensor("scaled", &[all])?;
         let add = Add::new(&context, AddConfig { count: all, a: scale, b: 0.0, variant: None })?;
         fill.append(add.prepare(&AddArgs { x: distance.view(), y: scaled.view() })?);
+        if squash {
+            let config = ActivationConfig { activation: Activation::Sigmoid, count: all, variant: None };
+            let squashed = tensor("squashed", &[all])?;
+            let args = ActivationForwardArgs { x: scaled.view(), y: squashed.view() };
+            fill.append(ActivationForward::new(&context, config)?.prepare(&args)?);
+            scaled = squashed;
+        }
         let mut take: Vec<Recording> = (0..batches).map(|_| Recording::new()).collect();
         for (from, width, to) in [(&strewn, 3, positions), (&scaled, 1, target)] {
             let sorted = tensor("sorted", from.shape())?;

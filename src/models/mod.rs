@@ -4,8 +4,6 @@
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod bands;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
-mod distance_field;
-#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod field_network;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod fit;
@@ -25,9 +23,10 @@ mod sampler;
 #[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
 mod siren_field;
 mod sphere_tracing;
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, dead_code))]
+mod surface_field;
 mod vision_transformer;
 
-pub use distance_field::{DistanceField, DistanceFieldConfig};
 pub use fit::{FitConfig, Progress};
 pub use hybrid::RadialBasesConfig;
 pub use marching_cubes::{MarchingCubesConfig, marching_cubes};
@@ -40,6 +39,7 @@ pub use picture::Picture;
 pub use radial_field::{RadialField, RadialFieldConfig, Region};
 pub use siren_field::{SirenField, SirenFieldConfig};
 pub use sphere_tracing::{View, sphere_trace};
+pub use surface_field::{SurfaceField, SurfaceFieldConfig, SurfaceTarget};
 pub use vision_transformer::{
     BlockAttention, BlockScores, Pool, Positions, Prune, Pruning, VisionTrainer, VisionTrainingConfig,
     VisionTransformer, VisionTransformerConfig,

@@ -312,6 +312,14 @@ impl RadialField {
         self.network.fit(&trainer, fit, &mut feed, report)
     }
 
+    /// The field's values, `[points, channels]`, at points of the unit square.
+    #[cfg(feature = "blocking")]
+    pub fn eval(&self, points: &[[f32; 2]]) -> Result<Vec<f32>> {
+        let n = u32::try_from(points.len()).unwrap_or(u32::MAX);
+        crate::dispatch::count("points", &[n, self.config.channels.max(2)])?;
+        self.values(n, &|i| points.get(i as usize).copied().unwrap_or_default())
+    }
+
     /// Renders `width` x `height` pixels of a region, their values at the centres of the pixels.
     /// In tiles of so many pixels as the device's limits have room for.
     #[cfg(feature = "blocking")]
@@ -319,31 +327,38 @@ impl RadialField {
         let channels = self.config.channels;
         let pixels = crate::dispatch::count("picture", &[width, height, channels])? / channels;
         check_config(pixels > 0, "size", "at least one pixel", (width, height))?;
+        let data = self.values(pixels, &|i| {
+            let u = (f64::from(i % width) + 0.5) / f64::from(width);
+            let v = (f64::from(i / width) + 0.5) / f64::from(height);
+            [(u, 0), (v, 1)].map(|(t, d)| (region.low[d] + t * (region.high[d] - region.low[d])) as f32)
+        })?;
+        Picture::new(width, height, channels, data)
+    }
+
+    /// The values at `count` places, `[count, channels]`, in tiles of so many as the device's limits have room for.
+    #[cfg(feature = "blocking")]
+    fn values(&self, count: u32, place: &dyn Fn(u32) -> [f32; 2]) -> Result<Vec<f32>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let channels = self.config.channels;
         let context = &self.network.context;
-        // What a pixel has most of: features, neurons or neighbours.
-        let radial = self.config().radial.map_or(0, |radial| radial.features.max(radial.neighbours));
-        let widest = u64::from(self.config().width.max(self.config().grid.outputs() + radial));
+        // What a point has most of: features, neurons or neighbours.
+        let radial = self.config.radial.map_or(0, |radial| radial.features.max(radial.neighbours));
+        let widest = u64::from(self.config.width.max(self.config.grid.outputs() + radial));
         let room = (most_bytes(context) / (4 * widest)).max(1);
-        let tile = u64::from(pixels.min(TILE)).min(room) as u32;
+        let tile = u64::from(count.min(TILE)).min(room) as u32;
         let Evaluation { pass, recording } = self.network.evaluation(tile, false)?;
-        let mut data = Vec::with_capacity((pixels * channels) as usize);
-        for first in (0..pixels).step_by(tile as usize) {
-            let at: Vec<f32> = (first..first + tile)
-                .flat_map(|i| {
-                    // Past the last pixel the tile is filled up with it.
-                    let i = i.min(pixels - 1);
-                    let u = (f64::from(i % width) + 0.5) / f64::from(width);
-                    let v = (f64::from(i / width) + 0.5) / f64::from(height);
-                    [(u, 0), (v, 1)]
-                        .map(|(t, d)| (region.low[d] + t * (region.high[d] - region.low[d])) as f32)
-                })
-                .collect();
+        let mut all = Vec::with_capacity((count * channels) as usize);
+        for first in (0..count).step_by(tile as usize) {
+            // Past the last point the tile is filled up with it.
+            let at: Vec<f32> = (first..first + tile).flat_map(|i| place(i.min(count - 1))).collect();
             self.write_positions(&pass, &at)?;
             context.run_blocking(&recording)?;
             let values = pass.output.read(context)?;
-            data.extend_from_slice(&values[..(tile.min(pixels - first) * channels) as usize]);
+            all.extend_from_slice(&values[..(tile.min(count - first) * channels) as usize]);
         }
-        Picture::new(width, height, channels, data)
+        Ok(all)
     }
 
     /// The derivatives of every channel along x and y, `[points, channels, 2]`, at points of the unit square.

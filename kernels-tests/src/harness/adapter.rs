@@ -1,7 +1,7 @@
 //! The adapters of this machine, each once.
 
 use patchfield::Context;
-use patchfield::dispatch::{Requirements, describe};
+use patchfield::dispatch::{Requirements, describe, preference};
 
 /// An adapter with a device of its own.
 pub struct Adapter {
@@ -32,6 +32,32 @@ pub fn all() -> Vec<Adapter> {
         }
     }
     out
+}
+
+/// The best adapter. Without one a test is left out, and says so; `PATCHFIELD_REQUIRE_GPU=1` lets it fail.
+pub fn best_adapter() -> Option<wgpu::Adapter> {
+    let mut all = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
+    all.retain(|a| a.get_info().backend != wgpu::Backend::Noop);
+    all.sort_by_key(|a| preference(&a.get_info()));
+    let Some(best) = all.into_iter().next() else {
+        assert!(std::env::var("PATCHFIELD_REQUIRE_GPU").as_deref() != Ok("1"), "no adapter");
+        eprintln!("LOUD SKIP: no adapter");
+        return None;
+    };
+    eprintln!("on {}", describe(&best.get_info()));
+    Some(best)
+}
+
+/// A device of the [`best_adapter`].
+pub fn best_device() -> Option<(wgpu::Device, wgpu::Queue)> {
+    let adapter = best_adapter()?;
+    let descriptor = Requirements::for_adapter(&adapter).device_descriptor();
+    Some(pollster::block_on(adapter.request_device(&descriptor)).expect("a device"))
+}
+
+/// A context of the [`best_adapter`].
+pub fn best_context() -> Option<Context> {
+    best_device().map(|(device, queue)| Context::new(&device, &queue))
 }
 
 /// An instance as the environment asks for.

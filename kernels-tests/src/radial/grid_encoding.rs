@@ -24,6 +24,20 @@ pub fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec
     let p: Vec<f32> = x.iter().map(|&x| level.scale * x.clamp(0.0, 1.0) + offset).collect();
     let cell: Vec<u32> = p.iter().map(|p| p.floor() as u32).collect();
     let f: Vec<f64> = p.iter().map(|p| f64::from(p - p.floor())).collect();
+    let inside = |d: usize| f64::from(u8::from((0.0..=1.0).contains(&x[d])));
+    let scales: Vec<f64> = (0..dims).map(|d| f64::from(level.scale) * inside(d)).collect();
+    cell_corners(config, level, &cell, &f, &scales)
+}
+
+/// The corners of a cell, seen from `f` in it; `scales`: cells a unit of the position, along each axis.
+pub fn cell_corners(
+    config: &GridEncodingConfig,
+    level: &GridLevel,
+    cell: &[u32],
+    f: &[f64],
+    scales: &[f64],
+) -> Vec<Corner> {
+    let dims = cell.len();
     let smooth = config.interpolation == Interpolation::Smoothstep;
     let ease = |f: f64| if smooth { f * f * (3.0 - 2.0 * f) } else { f };
     let d_ease = |f: f64| if smooth { 6.0 * f * (1.0 - f) } else { 1.0 };
@@ -39,14 +53,13 @@ pub fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec
             };
             let side = |d: usize| if bit(d) == 1 { ease(f[d]) } else { 1.0 - ease(f[d]) };
             let sign = |d: usize| if bit(d) == 1 { 1.0 } else { -1.0 };
-            let inside = |d: usize| f64::from(u8::from((0.0..=1.0).contains(&x[d])));
             Corner {
                 entry: (level.first + index % level.entries) as usize,
                 weight: (0..dims).map(side).product(),
                 slope: (0..dims)
                     .map(|d| {
                         let others: f64 = (0..dims).filter(|&o| o != d).map(side).product();
-                        sign(d) * others * d_ease(f[d]) * f64::from(level.scale) * inside(d)
+                        sign(d) * others * d_ease(f[d]) * scales[d]
                     })
                     .collect(),
                 bend: (0..dims)
@@ -58,8 +71,7 @@ pub fn corners(config: &GridEncodingConfig, level: &GridLevel, x: &[f32]) -> Vec
                                     1 => sign(o) * d_ease(f[o]),
                                     _ => sign(o) * if smooth { 6.0 - 12.0 * f[o] } else { 0.0 },
                                 };
-                                let scale = f64::from(level.scale).powi(2) * inside(d) * inside(e);
-                                (0..dims).map(factor).product::<f64>() * scale
+                                (0..dims).map(factor).product::<f64>() * scales[d] * scales[e]
                             })
                             .collect()
                     })

@@ -1,4 +1,4 @@
-//! Neural signed distance fields: the distance to a surface as a function of position.
+//! Neural fields of a surface: the signed distance to it, or whether a place is inside, as a function of position.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,9 +19,38 @@ use crate::radial::{
 };
 use crate::train::{Checkpoint, Tensor};
 
+/// What a field of a surface is fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SurfaceTarget {
+    /// The signed distance, by its relative error: as published for NeuRBF (Chen et al. 2023).
+    #[default]
+    Distance,
+    /// Whether a place is inside, by cross-entropy (Mescheder et al. 2019).
+    Occupancy,
+}
+
+impl SurfaceTarget {
+    const NAMES: [(Self, &str); 2] = [(Self::Distance, "distance"), (Self::Occupancy, "occupancy")];
+
+    fn name(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(target, _)| *target == self);
+        found.map_or("", |(_, name)| name)
+    }
+
+    /// Files that do not say what they hold have distances.
+    fn of_file(file: &Checkpoint, path: &Path) -> Result<Self> {
+        let name: String = file.get(path, "target").unwrap_or_else(|_| Self::default().name().into());
+        let found = Self::NAMES.iter().find(|(_, known)| *known == name);
+        check_config(found.is_some(), "target", "distance or occupancy", &name)?;
+        Ok(found.map_or(Self::default(), |(target, _)| *target))
+    }
+}
+
 /// What a field is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DistanceFieldConfig {
+pub struct SurfaceFieldConfig {
+    /// What the field is fitted to.
+    pub target: SurfaceTarget,
     /// The grid; `dims` must be 3, `points` is not looked at.
     pub grid: GridEncodingConfig,
     /// Neurons of a hidden layer: 16, 32, 64 or 128.
@@ -33,16 +62,16 @@ pub struct DistanceFieldConfig {
     pub radial: Option<RadialBasesConfig>,
 }
 
-impl Default for DistanceFieldConfig {
+impl Default for SurfaceFieldConfig {
     /// 16 levels of one feature from 16 to 2,048 cells, tables of `2^15` entries, two hidden layers of 64: the
     /// grid of the published hybrid field.
     fn default() -> Self {
         let grid = GridEncodingConfig { dims: 3, features: 1, ..GridEncodingConfig::default() };
-        Self { grid, width: 64, layers: 2, radial: None }.with_finest(2048)
+        Self { target: SurfaceTarget::Distance, grid, width: 64, layers: 2, radial: None }.with_finest(2048)
     }
 }
 
-impl DistanceFieldConfig {
+impl SurfaceFieldConfig {
     /// The published hybrid: 8 neighbours, 16 features of hat functions, and as many centres as make it as large
     /// as a grid of 16 levels and 2 features with tables of `2^log2_table_size` entries, shapes counted with the
     /// centres.
@@ -80,7 +109,7 @@ impl DistanceFieldConfig {
     }
 
     fn parts(&self) -> FieldNetworkConfig {
-        let Self { grid, width, layers, radial } = *self;
+        let Self { grid, width, layers, radial, .. } = *self;
         FieldNetworkConfig { grid, width, layers, outputs: 1, radial }
     }
 }
@@ -94,7 +123,7 @@ fn counts(batch: u32) -> [u32; 3] {
     [surface, near, batch - surface - near]
 }
 
-/// Their distance from the surface, where half an edge of the cube is 1.
+/// Their standard deviation from the surface, where half an edge of the cube is 1.
 const SIGMA: f32 = 0.01;
 
 /// Of the points on the surface. Published: 0. But the median of a place that a network cannot tell from the surface is 0
@@ -118,40 +147,46 @@ const EPSILON: f32 = 0.01;
 /// surface, so that a step of the optimiser, which has the size of the learning rate, is small beside them.
 const SCALE: f32 = 16.0;
 
-/// The distance to a surface as a function of position: negative inside.
+/// The network of an occupancy computes the logit of being outside. What it should be is the sigmoid of this times the
+/// distance, where an edge of the cube is 1: 0 or 1, but where the distance is so small that it is rounding.
+const SHARPNESS: f32 = 1_048_576.0;
+
+/// A surface as a function of position: the signed distance to it, negative inside, or whether a place is inside.
 ///
-/// Fitted as published for NeuRBF (Chen et al. 2023): relative error `|d - t| / (|t| + 0.01)`, points on the
-/// surface, near it and anywhere in the ratio 4 : 3 : 1.
+/// Distances are fitted as published for NeuRBF (Chen et al. 2023): relative error `|d - t| / (|t| + 0.01)`, points on
+/// the surface, near it and anywhere in the ratio 4 : 3 : 1. Occupancies by the cross-entropy (Mescheder et al.
+/// 2019, equation 3), half of the points 0.01 of half an edge of the cube from the surface on average, three eighths
+/// 0.1 and the rest anywhere.
 #[derive(Debug, Clone)]
-pub struct DistanceField {
-    config: DistanceFieldConfig,
+pub struct SurfaceField {
+    config: SurfaceFieldConfig,
     cube: Cube,
     /// Its positions lie in `[0, 1]^3`, and so do its distances: half of those in `[-1, 1]^3`.
     network: FieldNetwork,
 }
 
-fn metadata(cube: &Cube) -> Vec<(&'static str, String)> {
+fn metadata(target: SurfaceTarget, cube: &Cube) -> Vec<(&'static str, String)> {
     let [x, y, z] = cube.centre;
     let values = [("centre_x", x), ("centre_y", y), ("centre_z", z), ("half", cube.half)];
-    let mut all = vec![("model", "DistanceField".to_string())];
+    let mut all = vec![("model", "SurfaceField".to_string()), ("target", target.name().to_string())];
     all.extend(values.map(|(name, value)| (name, value.to_string())));
     all
 }
 
-impl DistanceField {
+impl SurfaceField {
     /// For surfaces in `cube`, with initial values from a seed.
-    pub fn new(context: &Context, config: DistanceFieldConfig, cube: Cube, seed: u64) -> Result<Self> {
+    pub fn new(context: &Context, config: SurfaceFieldConfig, cube: Cube, seed: u64) -> Result<Self> {
         config.parts().check(3)?;
         let fits = cube.centre.iter().all(|x| x.is_finite()) && cube.half.is_finite() && cube.half > 0.0;
         check_config(fits, "cube", "finite and not empty", cube)?;
-        let network = FieldNetwork::new(context, config.parts(), seed, metadata(&cube))?;
+        let network = FieldNetwork::new(context, config.parts(), seed, metadata(config.target, &cube))?;
         Ok(Self { config, cube, network })
     }
 
     /// As [`new`](Self::new) for a mesh's cube, with the centres of a hybrid placed by the mesh: weighted k-means
     /// of points as a fit has them, each with the weight `1 / |distance|`.
     #[cfg(feature = "blocking")]
-    pub fn for_mesh(context: &Context, config: DistanceFieldConfig, mesh: &Mesh, seed: u64) -> Result<Self> {
+    pub fn for_mesh(context: &Context, config: SurfaceFieldConfig, mesh: &Mesh, seed: u64) -> Result<Self> {
         let field = Self::new(context, config, mesh.cube(), seed)?;
         if let Some(hybrid) = &field.network.hybrid {
             place_centres(context, hybrid, &MeshSearch::new(context, &mesh.in_unit(&field.cube))?, seed)?;
@@ -161,7 +196,7 @@ impl DistanceField {
 
     /// The configuration.
     #[must_use]
-    pub fn config(&self) -> &DistanceFieldConfig {
+    pub fn config(&self) -> &SurfaceFieldConfig {
         &self.config
     }
 
@@ -177,9 +212,10 @@ impl DistanceField {
         self.network.parameter_count()
     }
 
-    /// Fits the field to the signed distances of a mesh, which are computed at new random points in each step,
-    /// on the device. The first steps, 256 or a fifth of all, look at points farther from the surface. The same field, mesh and configuration give the same bits on the same
-    /// adapter, whether or not the run is stopped and resumed in between.
+    /// Fits the field to the signed distances of a mesh, or to their signs, which are computed at new random points in
+    /// each step, on the device. The first steps to distances, 256 or a fifth of all, look at points farther from
+    /// the surface. The same field, mesh and configuration give the same bits on the same adapter, whether or not the
+    /// run is stopped and resumed in between; a checkpoint of the other target is refused.
     ///
     /// An open mesh has an inside by its winding number. `report`, cancelling and losses that are not finite: as
     /// [`RadialField::fit`](super::RadialField::fit).
@@ -192,22 +228,53 @@ impl DistanceField {
     ) -> Result<()> {
         fit.check()?;
         crate::dispatch::count("batch", &[fit.batch, 3])?;
+        let target = self.config.target;
+        if let (Some((path, _)), true) = (&fit.checkpoint, fit.resume) {
+            let then = SurfaceTarget::of_file(&Checkpoint::load(path)?, path)?;
+            let need = format!("that of the checkpoint, {}", then.name());
+            check_config(then == target, "target", &need, target.name())?;
+        }
         let context = self.network.context.clone();
         let search = MeshSearch::new(&context, &mesh.in_unit(&self.cube))?;
         let mut step = self.network.step(fit.batch)?;
-        let tensors = [&step.pass.positions, &step.target];
-        let batches = |counts, sigmas: [f32; 2]| {
-            MeshBatches::new(&search, counts, sigmas.map(|sigma| 0.5 * sigma), SCALE, fit.seed, tensors)
+        let (scale, loss) = match target {
+            SurfaceTarget::Distance => (SCALE, Loss::Relative { epsilon: 0.5 * SCALE * EPSILON }),
+            SurfaceTarget::Occupancy => (SHARPNESS, Loss::BinaryCrossEntropy),
         };
-        let warm_up = WARM_UP.min(fit.steps / 5);
-        let mut first = batches(first_counts(fit.batch), [0.0, FIRST_SIGMA])?;
-        let mut then = batches(counts(fit.batch), [SURFACE_SIGMA, SIGMA])?;
+        // Each until its step.
+        let stages = match target {
+            SurfaceTarget::Distance => vec![
+                (WARM_UP.min(fit.steps / 5), first_counts(fit.batch), [0.0, FIRST_SIGMA]),
+                (u64::MAX, counts(fit.batch), [SURFACE_SIGMA, SIGMA]),
+            ],
+            SurfaceTarget::Occupancy => vec![(u64::MAX, counts(fit.batch), [SIGMA, FIRST_SIGMA])],
+        };
+        let tensors = [&step.pass.positions, &step.target];
+        let squash = target == SurfaceTarget::Occupancy;
+        let mut batches = stages
+            .into_iter()
+            .map(|(end, counts, sigmas)| {
+                let sigmas = sigmas.map(|sigma| 0.5 * sigma);
+                let batches = MeshBatches::new(&search, counts, sigmas, (scale, squash), fit.seed, tensors)?;
+                Ok((end, batches))
+            })
+            .collect::<Result<Vec<_>>>()?;
         let location = self.network.locate(&mut step)?;
-        let loss = Loss::Relative { epsilon: 0.5 * SCALE * EPSILON };
         let trainer = self.network.trainer(&mut step, loss, location.find, 1.0)?;
         context.run_blocking(&location.build)?;
-        let mut feed = |step| if step < warm_up { first.write(step) } else { then.write(step) };
+        let mut feed = |step| {
+            let stage = batches.iter_mut().find(|(end, _)| step < *end);
+            stage.map_or(Ok(()), |(_, batches)| batches.write(step))
+        };
         self.network.fit(&trainer, fit, &mut feed, report)
+    }
+
+    /// What a unit of the network's output is.
+    fn unit(&self) -> f32 {
+        match self.config.target {
+            SurfaceTarget::Distance => 2.0 * self.cube.half / SCALE,
+            SurfaceTarget::Occupancy => 1.0,
+        }
     }
 
     /// In the unit cube, clamped to it.
@@ -215,9 +282,23 @@ impl DistanceField {
         points.iter().map(|&p| self.cube.unit(p).map(|x| x.clamp(0.0, 1.0))).collect()
     }
 
-    /// The field's distances at points of the cube; others are clamped to it.
+    /// What the field was fitted to, at points of the cube (others are clamped to it): the distance, negative inside;
+    /// or the occupancy, from 0 outside to 1 inside.
     #[cfg(feature = "blocking")]
-    pub fn distances(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
+    pub fn eval(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
+        let mut all = self.implicit(points)?;
+        if self.config.target == SurfaceTarget::Occupancy {
+            all.iter_mut().for_each(|logit| *logit = 1.0 / (1.0 + logit.exp()));
+        }
+        Ok(all)
+    }
+
+    /// A function that is negative inside and 0 on the surface, for [`marching_cubes`](super::marching_cubes()) and
+    /// [`overlap`](super::overlap): the distance; or minus the logit of the occupancy, which is 0 where that is
+    /// 1/2. Of a logit blocks can not be skipped: [`MarchingCubesConfig::slack`](super::MarchingCubesConfig::slack)
+    /// is infinity then.
+    #[cfg(feature = "blocking")]
+    pub fn implicit(&self, points: &[[f32; 3]]) -> Result<Vec<f32>> {
         let tile = points.len().clamp(1, TILE as usize);
         let context = &self.network.context;
         let tiles = self.network.evaluation(tile as u32, false)?;
@@ -227,12 +308,13 @@ impl DistanceField {
             context.write(tiles.pass.positions.buffer(), 0, bytemuck::cast_slice(&units));
             context.run_blocking(&tiles.recording)?;
             let values = tiles.pass.output.read(context)?;
-            all.extend(values[..chunk.len()].iter().map(|d| 2.0 * self.cube.half / SCALE * d));
+            all.extend(values[..chunk.len()].iter().map(|y| self.unit() * y));
         }
         Ok(all)
     }
 
-    /// The slopes of the field at points of the cube: near the surface unit vectors that point outside, nearly.
+    /// The slopes of the [`implicit`](Self::implicit) function at points of the cube. They point outside; of a distance
+    /// they are unit vectors near the surface, nearly.
     ///
     /// Where the set of a point's neighbours changes, and on the borders of the grid's cells, a field has no slope:
     /// it is that on one side.
@@ -243,8 +325,9 @@ impl DistanceField {
             let units = self.units(chunk);
             let write = |pass: &Pass| pass.positions.write(&self.network.context, units.as_flattened());
             let (of_grid, of_bases) = self.network.position_gradients(chunk.len() as u32, &write)?;
-            // Positions are in units of the cube's edge, and so are distances.
-            let at = |i: usize| (of_grid[i] + of_bases.get(i).unwrap_or(&0.0)) / SCALE;
+            // The network's positions are in units of the cube's edge.
+            let scale = self.unit() / (2.0 * self.cube.half);
+            let at = |i: usize| (of_grid[i] + of_bases.get(i).unwrap_or(&0.0)) * scale;
             all.extend((0..chunk.len()).map(|i| [at(3 * i), at(3 * i + 1), at(3 * i + 2)]));
         }
         Ok(all)
@@ -261,11 +344,12 @@ impl DistanceField {
         let file = Checkpoint::load(path)?;
         let parts = FieldNetworkConfig::of_file(&file, path, 3, 1)?;
         let FieldNetworkConfig { grid, width, layers, radial, .. } = parts;
-        let config = DistanceFieldConfig { grid, width, layers, radial };
+        let target = SurfaceTarget::of_file(&file, path)?;
+        let config = SurfaceFieldConfig { target, grid, width, layers, radial };
         let number = |name| file.get::<f32>(path, name);
         let centre = [number("centre_x")?, number("centre_y")?, number("centre_z")?];
         let cube = Cube { centre, half: number("half")? };
-        let network = FieldNetwork::of_file(context, parts, &file, path, metadata(&cube))?;
+        let network = FieldNetwork::of_file(context, parts, &file, path, metadata(target, &cube))?;
         Ok(Self { config, cube, network })
     }
 }
@@ -331,7 +415,7 @@ mod tests {
     #[test]
     fn parameter_counts_are_the_published_ones() {
         let count = |log2| {
-            let config = DistanceFieldConfig::hybrid(log2).unwrap();
+            let config = SurfaceFieldConfig::hybrid(log2).unwrap();
             (config.radial.unwrap().centres, config.parameter_count().unwrap())
         };
         assert_eq!(count(15), (23_600, 856_009));
