@@ -191,7 +191,7 @@ fn every_step_agrees_with_f64_in_three_dimensions() {
 
 #[test]
 fn given_seeds_go_on_from_where_they_are() {
-    let Some(context) = context() else { return };
+    let Some(context) = best_context() else { return };
     let (config, values) = (CentreInitialisationConfig::for_picture(48, 40, 3, 30), picture(48, 40));
     let after = |iterations| CentreInitialisationConfig { iterations, ..config };
     let [three, five] = [3, 5].map(|steps| run(&context, after(steps), &values, None));
