@@ -146,7 +146,7 @@ fn run(options: &Options) -> Result<(), String> {
         None => {}
     }
     let mut field = match options.random_centres {
-        true => RadialField::new(&context, config, options.seed),
+        true => RadialField::with_random_centres(&context, config, &target, options.seed),
         false => RadialField::for_picture(&context, config, &target, options.seed),
     }
     .map_err(|e| e.to_string())?;

@@ -22,6 +22,17 @@ fn run(
     values: &[f32],
     positions: Option<&[f32]>,
 ) -> Outcome {
+    run_from(context, config, values, positions, &[])
+}
+
+/// With centres that are there before.
+fn run_from(
+    context: &Context,
+    config: CentreInitialisationConfig,
+    values: &[f32],
+    positions: Option<&[f32]>,
+    seeds: &[f32],
+) -> Outcome {
     let kernel = CentreInitialisation::new(context, config).unwrap();
     let (n, d) = (u64::from(config.centres), u64::from(config.dims()));
     let values = context.create_storage_with("values", values).unwrap();
@@ -29,6 +40,7 @@ fn run(
     let state = context.create_storage("state", 16).unwrap();
     context.write(&state, 0, RandomState::new(3, 1).bytes());
     let centres = context.create_storage("centres", n * d * 4).unwrap();
+    context.write(&centres, 0, bytemuck::cast_slice(seeds));
     let shapes = context.create_storage("shapes", n * d * (d + 1) / 2 * 4).unwrap();
     let report = context.create_storage("report", 32).unwrap();
     let scratch = kernel.create_scratch().unwrap();
@@ -168,12 +180,24 @@ fn every_step_agrees_with_f64_in_three_dimensions() {
         importance: Importance::InverseDistance { points },
         points: FieldPoints::Positions { dims: 3, points, extent, resolution },
         centres: 150,
+        seeds: CentreSeeds::Drawn,
         iterations: 4,
         alpha: 0.5,
         scale: 4.0,
         stream: 2,
     };
     follow(&context, config, &distances, &positions, extent, resolution);
+}
+
+#[test]
+fn given_seeds_go_on_from_where_they_are() {
+    let Some(context) = best_context() else { return };
+    let (config, values) = (CentreInitialisationConfig::for_picture(48, 40, 3, 30), picture(48, 40));
+    let after = |iterations| CentreInitialisationConfig { iterations, ..config };
+    let [three, five] = [3, 5].map(|steps| run(&context, after(steps), &values, None));
+    let given = CentreInitialisationConfig { seeds: CentreSeeds::Given, ..after(2) };
+    let on = run_from(&context, given, &values, None, &three.centres);
+    assert_eq!((on.centres, on.shapes), (five.centres, five.shapes));
 }
 
 #[test]

@@ -62,9 +62,12 @@ pub(super) struct Shaders {
 
 macro_rules! variant {
     ($file:literal, $common:tt) => {
+        variant!($file, $file, $common)
+    };
+    ($forward:literal, $file:literal, $common:tt) => {
         Shaders {
             forward: shaders!(
-                $file,
+                $forward,
                 "forward",
                 $common,
                 [
@@ -134,7 +137,11 @@ macro_rules! variant {
 static PLAIN: Shaders = variant!("attention/flash_attention", []);
 
 static TILED: Shaders = variant!("attention/flash_attention_tiled", [attention_tiles]);
-static SUBGROUP: Shaders = variant!("attention/flash_attention_subgroup", []);
+static SUBGROUP: Shaders = variant!(
+    "attention/flash_attention_subgroup_forward",
+    "attention/flash_attention_subgroup_backward",
+    [attention_rows]
+);
 
 static PREPARE: Shader = shader!(
     "attention/flash_terms",
@@ -607,6 +614,8 @@ impl<'a> Pass<'a> {
                 // Sixteen columns are staged and multiplied at a time; sums read a few tokens at a time.
                 (tile, 6 * columns + 4 * u64::from(tile))
             }
+            // Two keys at a time, a third time and a fourth when they raise the maximum.
+            AttentionVariant::Subgroup if kind == Kind::Forward => (2, 3),
             AttentionVariant::Subgroup => (4, 1),
         };
         (tokens, rounds * u64::from(sharing))
@@ -636,6 +645,7 @@ impl<'a> Pass<'a> {
         rows.div_ceil(match self.variant {
             AttentionVariant::Plain => 64,
             AttentionVariant::Tiled => 8 * Tile::solve(kind, self.config, self.caps).rows,
+            AttentionVariant::Subgroup if kind == Kind::Forward => 64,
             AttentionVariant::Subgroup => 32,
         })
     }

@@ -199,7 +199,8 @@ pub fn compose(shader: &Shader, constants: &Constants, dialect: Dialect) -> Comp
         directives.push_str("enable f16;\n");
     }
     if constants.subgroups && dialect == Dialect::Browser {
-        directives.push_str("enable subgroups;\n");
+        // Its analysis takes what subgroupAny returns for different in each invocation.
+        directives.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");
     }
     let mut push = |file: &'static str, text: &str| {
         for (index, line) in text.lines().enumerate() {

@@ -14,7 +14,7 @@ use super::sampler::Sampler;
 use crate::dense::{Loss, RandomState};
 use crate::dispatch::{BufferView, Context, Kernel, Planned, Recording, Result, check_config};
 use crate::radial::{
-    CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport,
+    CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport, CentreSeeds,
     GridEncodingConfig, Importance, RadialFunction, RadialShape,
 };
 use crate::train::{Checkpoint, Tensor};
@@ -180,12 +180,35 @@ impl RadialField {
         seed: u64,
     ) -> Result<Self> {
         let field = Self::new(context, config, seed)?;
-        let (Some(hybrid), Some(radial)) = (&field.network.hybrid, &config.radial) else { return Ok(field) };
+        field.place(picture, CentreSeeds::Drawn, 10, seed)?;
+        Ok(field)
+    }
+
+    /// As [`for_picture`](Self::for_picture), with the centres left where [`new`](Self::new) puts them:
+    /// what is lost when they do not follow the detail.
+    #[cfg(feature = "blocking")]
+    pub fn with_random_centres(
+        context: &Context,
+        config: RadialFieldConfig,
+        picture: &Picture,
+        seed: u64,
+    ) -> Result<Self> {
+        let field = Self::new(context, config, seed)?;
+        field.place(picture, CentreSeeds::Given, 0, seed)?;
+        Ok(field)
+    }
+
+    /// Moves and shapes the centres of a hybrid.
+    #[cfg(feature = "blocking")]
+    fn place(&self, picture: &Picture, seeds: CentreSeeds, iterations: u32, seed: u64) -> Result<()> {
+        let (Some(hybrid), Some(radial)) = (&self.network.hybrid, &self.config.radial) else { return Ok(()) };
+        let context = &self.network.context;
         let Picture { width, height, channels, data } = picture;
         let extent = [width, height].map(|&n| f64::from(n) / 128.0);
         let need = format!("the picture's {extent:?}");
         check_config(radial.extent == extent, "extent", &need, radial.extent)?;
-        let whole = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let published = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let whole = CentreInitialisationConfig { seeds, iterations, ..published };
         let points = crate::dispatch::count("pixels", &[*width, *height])?;
         let (config, values) = if data.len() as u64 * 4 <= most_bytes(context) {
             (whole, Tensor::from_slice(context, "picture", &[*height, *width, *channels], data)?)
@@ -205,8 +228,7 @@ impl RadialField {
             shapes: hybrid.shapes.view(),
             report: BufferView::new(&report),
             scratch: &scratch,
-        })?)?;
-        Ok(field)
+        })?)
     }
 
     /// The configuration.

@@ -14,8 +14,8 @@ use super::mesh_batches::MeshBatches;
 use crate::dense::{Loss, RandomState};
 use crate::dispatch::{BufferView, Context, Kernel, Planned, Result, check_config};
 use crate::radial::{
-    CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport, FieldPoints,
-    GridEncodingConfig, Importance, MeshSign, RadialFunction, RadialShape,
+    CentreInitialisation, CentreInitialisationArgs, CentreInitialisationConfig, CentreReport, CentreSeeds,
+    FieldPoints, GridEncodingConfig, Importance, MeshSign, RadialFunction, RadialShape,
 };
 use crate::train::{Checkpoint, Tensor};
 
@@ -372,6 +372,7 @@ fn place_centres(context: &Context, hybrid: &Hybrid, search: &MeshSearch, seed: 
         importance: Importance::InverseDistance { points },
         points: FieldPoints::Positions { dims: 3, points, extent: [1.0; 3], resolution: [2048; 3] },
         centres,
+        seeds: CentreSeeds::Drawn,
         iterations: 10,
         alpha: 0.5,
         // Of hat functions, as published.

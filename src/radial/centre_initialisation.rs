@@ -41,6 +41,16 @@ pub enum FieldPoints {
     },
 }
 
+/// Where the centres are before k-means moves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CentreSeeds {
+    /// Points drawn by weight, with replacement, as published.
+    #[default]
+    Drawn,
+    /// Where the caller has put them.
+    Given,
+}
+
 /// Centres and shapes for a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CentreInitialisationConfig {
@@ -50,6 +60,8 @@ pub struct CentreInitialisationConfig {
     pub points: FieldPoints,
     /// Centres, at least 1; may be more than points.
     pub centres: u32,
+    /// Where they are at first.
+    pub seeds: CentreSeeds,
     /// Steps of k-means. Published: 10.
     pub iterations: u32,
     /// What covariances are divided by; see [`ClusterShapesConfig::alpha`].
@@ -68,6 +80,7 @@ impl CentreInitialisationConfig {
             importance: Importance::Sobel { width, height, channels },
             points: FieldPoints::Pixels { width, height },
             centres,
+            seeds: CentreSeeds::Drawn,
             iterations: 10,
             alpha: 0.5,
             scale: 1.0,
@@ -108,7 +121,12 @@ impl CentreInitialisationConfig {
         Ok(Parts {
             pixels,
             importance: self.importance,
-            sample: WeightedSampleConfig { dims, points, draws: centres, stream: self.stream },
+            sample: (self.seeds == CentreSeeds::Drawn).then_some(WeightedSampleConfig {
+                dims,
+                points,
+                draws: centres,
+                stream: self.stream,
+            }),
             nearest: NearestConfig { dims, points, centres, k, distances: false, variant: None },
             means: clusters,
             shapes,
@@ -120,7 +138,7 @@ impl CentreInitialisationConfig {
 struct Parts {
     pixels: Option<PixelGrid>,
     importance: Importance,
-    sample: WeightedSampleConfig,
+    sample: Option<WeightedSampleConfig>,
     nearest: NearestConfig,
     means: ClusterConfig,
     shapes: ClusterShapesConfig,
@@ -130,7 +148,7 @@ struct Parts {
 const OWN_SCRATCH: usize = 3;
 
 kernel! {
-    /// Weighs the points, draws seeds by weight, moves them by weighted k-means, and shapes a basis
+    /// Weighs the points, draws seeds by weight where none are given, moves them by weighted k-means, and shapes a basis
     /// around each centre. The same bits in every run on one adapter.
     CentreInitialisation, CentreInitialisationConfig
 }
@@ -144,7 +162,7 @@ pub struct CentreInitialisationArgs<'a> {
     pub positions: Option<BufferView<'a>>,
     /// [`RandomState`](crate::dense::RandomState), u32 `[4]`.
     pub state: BufferView<'a>,
-    /// The centres, `[centres, dims]`; overwritten.
+    /// The centres, `[centres, dims]`; overwritten, after their seeds are read if those are given.
     pub centres: BufferView<'a>,
     /// The shapes, `[centres, dims (dims + 1) / 2]`, as in [`ClusterShapesArgs`]; overwritten.
     pub shapes: BufferView<'a>,
@@ -173,9 +191,8 @@ impl CentreInitialisation {
         let nearest = NearestNeighbours::plan(&parts.nearest, caps)?;
         let means = ClusterMeans::plan(&parts.means, caps)?;
         let shapes = ClusterShapes::plan(&parts.shapes, caps)?;
-        for part in
-            [ImportanceWeights::plan(&parts.importance, caps)?, WeightedSample::plan(&parts.sample, caps)?]
-        {
+        let sample = parts.sample.map(|config| WeightedSample::plan(&config, caps)).transpose()?;
+        for part in [Some(ImportanceWeights::plan(&parts.importance, caps)?), sample].into_iter().flatten() {
             plan.launches.extend(part.launches);
             plan.scratch.extend(part.scratch);
         }
@@ -222,16 +239,12 @@ impl Kernel for CentreInitialisation {
         let scratch = &take(kernel.planned());
         recording.append(kernel.prepare(&ImportanceArgs { values, weights, report, scratch })?);
 
-        let kernel = WeightedSample::new(context, parts.sample)?;
-        let scratch = &take(kernel.planned());
-        let samples = centres;
-        recording.append(kernel.prepare(&WeightedSampleArgs {
-            weights,
-            positions,
-            state,
-            samples,
-            scratch,
-        })?);
+        if let Some(config) = parts.sample {
+            let kernel = WeightedSample::new(context, config)?;
+            let scratch = &take(kernel.planned());
+            let args = WeightedSampleArgs { weights, positions, state, samples: centres, scratch };
+            recording.append(kernel.prepare(&args)?);
+        }
 
         let kernel = NearestNeighbours::new(context, parts.nearest)?;
         let scratch = &take(kernel.planned());

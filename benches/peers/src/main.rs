@@ -4,6 +4,7 @@
 
 #[path = "../../harness/adapter.rs"]
 mod adapter;
+mod radial_field;
 
 use std::time::Instant;
 
@@ -47,7 +48,10 @@ fn main() -> Result {
     let setup = WgpuSetup { instance, adapter, device, queue, backend };
     let burn = Device::wgpu_options().setup(setup).init()?;
     let mut rows: Vec<_> = [512, 1024].map(|n| matmul(&context, &burn, n)).into_iter().collect::<Result<_>>()?;
-    rows.push(attention(&context, &burn, 4, 1024, 64)?);
+    for (heads, tokens) in [(4, 1024), (3, 785), (12, 196)] {
+        rows.push(attention(&context, &burn, heads, tokens, 64)?);
+    }
+    rows.push(radial_field::race(&context, &burn)?);
     if let Some(path) = report {
         std::fs::write(path, serde_json::to_string_pretty(&rows)?)?;
     }

@@ -450,6 +450,27 @@ pub const CANARIES: &[Canary] = &[
         replace: "if w == HIDDEN { return fma(vec4<f32>(0.0), v, sum); }",
     },
     Canary {
+        bug: "a higher score raises the maximum, but the sums stay as they are",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_subgroup_forward::forward",
+        find: "if VALUES { scale(shrink); }",
+        replace: "",
+    },
+    Canary {
+        bug: "the lower queries never raise their maximum",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_subgroup_forward::forward",
+        find: "|| any(highest[1] > m[1] + HEADROOM)",
+        replace: "",
+    },
+    Canary {
+        bug: "the second of four rows has the first one's gradient",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_subgroup_backward::backward_queries",
+        find: "score_gradients(s[1], w[1], dp[1], factor, d)",
+        replace: "score_gradients(s[1], w[1], dp[0], factor, d)",
+    },
+    Canary {
         bug: "slices merged as if they had the same log-sum-exp",
         kernel: "attention/flash_attention",
         shader: "attention/flash_terms::merge",

@@ -1,24 +1,16 @@
-// Flash attention for CPU adapters with subgroups of 8 (formulas: attention/flash_attention.wgsl).
+// Flash attention backward for CPU adapters with subgroups of 8 (formulas: attention/flash_attention.wgsl).
 //
 // A workgroup is one subgroup and has 32 rows; an invocation has four of them, in registers: a vec4 is one
 // column of four rows. Four rows of the other side pass by at a time. An invocation loads one vec4 in eight
-// of these, and the others reach it by shuffles with constant lanes: forward 16 loads for 2,048 multiply-adds
-// at 64 columns. The softmax needs no other lane.
+// of these, and the others reach it by shuffles with constant lanes: 16 loads for 3,072 multiply-adds (dQ) or
+// 4,096 (dK and dV) at 64 columns.
 // Nothing may depend on a variable index, for then an array is memory instead of registers. So the blocks of a
 // row are written out by doubling (`_2`, `_4`, ...), and what lies beyond D is dropped as constant.
 // Head dimensions up to 128. Workgroup memory: 0 bytes.
-//
-// Such adapters run both sides of every branch. So rows that are not there are zeros with hidden scores; only
-// where a window or a matrix hides single pairs (CAREFUL) are these kept out of the sums one by one, lest
-// NaN spread as 0 * NaN.
 
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;      // [slices, batch, heads, queries]
 @group(0) @binding(8) var<storage, read_write> extra: array<f32>;
 
 const ROWS: u32 = 32u;
-// Below every score, and far above HIDDEN: exp2(HIDDEN - m) is 0.
-const FLOOR: f32 = -2.0e38;
-const CAREFUL: bool = WINDOW || BIAS == 1u;
 const COLUMNS: u32 = 4u * (D4 + DV4);
 const PARTS: u32 = 4u * ((D4 + 7u) / 8u);
 const ALL_PARTS: u32 = PARTS + 4u * ((DV4 + 7u) / 8u);
@@ -64,24 +56,24 @@ fn add_weighted(sum: vec4<f32>, column: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32
     return fma(column.wwww, w[3], fma(column.zzzz, w[2], fma(column.yyyy, w[1], fma(column.xxxx, w[0], sum))));
 }
 
-// Scales the sums, and adds the passing rows with the weights `w`; `s` tells who is hidden from whom.
-fn add_rows_block(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) {
+// Adds the passing rows with the weights `w`; `s` tells who is hidden from whom.
+fn add_rows_block(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) {
     if c >= select(D4, DV4, values) { return; }
     let at = select(0u, PARTS, values) + c / 8u * 4u;
     let column = 4u * (select(0u, D4, values) + c);
     let t = transpose(mat4x4<f32>(subgroupShuffle(part[at], c % 8u), subgroupShuffle(part[at + 1u], c % 8u),
                                   subgroupShuffle(part[at + 2u], c % 8u), subgroupShuffle(part[at + 3u], c % 8u)));
-    sums[column] = add_weighted(factor * sums[column], t[0], w, s);
-    sums[column + 1u] = add_weighted(factor * sums[column + 1u], t[1], w, s);
-    sums[column + 2u] = add_weighted(factor * sums[column + 2u], t[2], w, s);
-    sums[column + 3u] = add_weighted(factor * sums[column + 3u], t[3], w, s);
+    sums[column] = add_weighted(sums[column], t[0], w, s);
+    sums[column + 1u] = add_weighted(sums[column + 1u], t[1], w, s);
+    sums[column + 2u] = add_weighted(sums[column + 2u], t[2], w, s);
+    sums[column + 3u] = add_weighted(sums[column + 3u], t[3], w, s);
 }
 
-fn add_rows_2(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_block(c, values, factor, w, s); add_rows_block(c + 1u, values, factor, w, s); }
-fn add_rows_4(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_2(c, values, factor, w, s); add_rows_2(c + 2u, values, factor, w, s); }
-fn add_rows_8(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_4(c, values, factor, w, s); add_rows_4(c + 4u, values, factor, w, s); }
-fn add_rows_16(c: u32, values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_8(c, values, factor, w, s); add_rows_8(c + 8u, values, factor, w, s); }
-fn add_rows(values: bool, factor: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_16(0u, values, factor, w, s); add_rows_16(16u, values, factor, w, s); }
+fn add_rows_2(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_block(c, values, w, s); add_rows_block(c + 1u, values, w, s); }
+fn add_rows_4(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_2(c, values, w, s); add_rows_2(c + 2u, values, w, s); }
+fn add_rows_8(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_4(c, values, w, s); add_rows_4(c + 4u, values, w, s); }
+fn add_rows_16(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_8(c, values, w, s); add_rows_8(c + 8u, values, w, s); }
+fn add_rows(values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_16(0u, values, w, s); add_rows_16(16u, values, w, s); }
 
 // The passing rows that begin at `at.x`, ...: zeros for those that are not there. Block c / 8 of each.
 fn load_other_block(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) {
@@ -153,21 +145,6 @@ fn result_block(values: bool, c: u32, factor: vec4<f32>) -> mat4x4<f32> {
                                  select(factor * sums[at + 2u], zero, no), select(factor * sums[at + 3u], zero, no)));
 }
 
-fn put_output_block(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) {
-    if c >= DV4 { return; }
-    let t = result_block(true, c, factor);
-    if is_own.x { put_o(at.x, c, t[0]); }
-    if is_own.y { put_o(at.y, c, t[1]); }
-    if is_own.z { put_o(at.z, c, t[2]); }
-    if is_own.w { put_o(at.w, c, t[3]); }
-}
-
-fn put_output_2(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_block(c, at, is_own, factor); put_output_block(c + 1u, at, is_own, factor); }
-fn put_output_4(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_2(c, at, is_own, factor); put_output_2(c + 2u, at, is_own, factor); }
-fn put_output_8(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_4(c, at, is_own, factor); put_output_4(c + 4u, at, is_own, factor); }
-fn put_output_16(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_8(c, at, is_own, factor); put_output_8(c + 8u, at, is_own, factor); }
-fn put_output(at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_16(0u, at, is_own, factor); put_output_16(16u, at, is_own, factor); }
-
 fn put_gradient_block(c: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) {
     if c >= D4 { return; }
     let t = result_block(false, c, factor);
@@ -212,110 +189,6 @@ fn add_dot_4(c: u32, unused: u32) { add_dot_2(c, unused); add_dot_2(c + 2u, unus
 fn add_dot_8(c: u32, unused: u32) { add_dot_4(c, unused); add_dot_4(c + 4u, unused); }
 fn add_dot_16(c: u32, unused: u32) { add_dot_8(c, unused); add_dot_8(c + 8u, unused); }
 fn add_dot(unused: u32) { add_dot_16(0u, unused); add_dot_16(16u, unused); }
-
-// Four rows with their places on the grid of the table.
-struct Rows { row: vec4<u32>, down: vec4<u32>, right: vec4<u32> }
-
-fn rows_of(row: vec4<u32>) -> Rows {
-    let x = grid_place(row.x);
-    let y = grid_place(row.y);
-    let z = grid_place(row.z);
-    let w = grid_place(row.w);
-    return Rows(row, vec4<u32>(x.x, y.x, z.x, w.x), vec4<u32>(x.y, y.y, z.y, w.y));
-}
-
-// Four times row `row`.
-fn row_of(row: u32) -> Rows {
-    let x = grid_place(row);
-    return Rows(vec4<u32>(row), vec4<u32>(x.x), vec4<u32>(x.y));
-}
-
-fn scores(product: vec4<f32>, batch: u32, head: u32, q: Rows, k: Rows, is_there: bool) -> vec4<f32> {
-    var s = product;
-    if BIAS > 0u {
-        let query = min(q.row, vec4<u32>(params.queries - 1u));
-        let key = min(k.row, vec4<u32>(params.keys - 1u));
-        s.x = add_bias(s.x, batch, head, query.x, key.x, vec2<u32>(q.down.x, q.right.x), vec2<u32>(k.down.x, k.right.x));
-        s.y = add_bias(s.y, batch, head, query.y, key.y, vec2<u32>(q.down.y, q.right.y), vec2<u32>(k.down.y, k.right.y));
-        s.z = add_bias(s.z, batch, head, query.z, key.z, vec2<u32>(q.down.z, q.right.z), vec2<u32>(k.down.z, k.right.z));
-        s.w = add_bias(s.w, batch, head, query.w, key.w, vec2<u32>(q.down.w, q.right.w), vec2<u32>(k.down.w, k.right.w));
-    }
-    if WINDOW {
-        let position = vec4<i32>(q.row) + vec4<i32>(params.offset);
-        let near = vec4<i32>(k.row) >= position - vec4<i32>(params.before);
-        s = select(vec4<f32>(HIDDEN), s, near & (vec4<i32>(k.row) <= position + vec4<i32>(params.after)));
-    }
-    return select(vec4<f32>(HIDDEN), s, is_there);
-}
-
-fn has_key(batch: u32, key: u32, end: u32) -> bool {
-    return key < end && !is_masked(batch, min(key, params.keys - 1u));
-}
-
-const FOUR: vec4<u32> = vec4<u32>(0u, 1u, 2u, 3u);
-
-@compute @workgroup_size(8)
-fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-           @builtin(local_invocation_index) local: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let group = linear_group(params.first_group, id, n);
-    if group >= params.groups { return; }
-    let p = place(group, ROWS);
-    let row = vec4<u32>(p.row + local) + 8u * FOUR;
-    let is_own = row < vec4<u32>(params.row_end);
-    let query = min(row, vec4<u32>(params.row_end - 1u));
-    let kv_head = p.head / params.sharing;
-    let other_at = params.other_first + p.batch * params.other_batch + kv_head * params.other_head;
-    let values_at = params.other_values_first + p.batch * params.other_values_batch + kv_head * params.other_values_head;
-    let scale = score_scale(p.head);
-    load_own(params.own_first + p.batch * params.own_batch + p.head * params.own_head + query * params.own_row);
-    let rows_at = (p.batch * params.heads + p.head) * params.queries;
-    var m = vec4<f32>(FLOOR);
-    if KNOWN {
-        m = vec4<f32>(row_terms(p.batch, p.head, query.x).x, row_terms(p.batch, p.head, query.y).x,
-                      row_terms(p.batch, p.head, query.z).x, row_terms(p.batch, p.head, query.w).x);
-    }
-    let queries = rows_of(query);
-    var l = vec4<f32>();
-    let range = key_range(p.slice, p.row, ROWS);
-    for (var j = range.x; j < range.y; j += 4u) {
-        let key = min(vec4<u32>(j) + FOUR, vec4<u32>(params.keys - 1u));
-        let is_there = vec4<bool>(has_key(p.batch, j, range.y), has_key(p.batch, j + 1u, range.y),
-                                  has_key(p.batch, j + 2u, range.y), has_key(p.batch, j + 3u, range.y));
-        load_other(other_at + key * params.other_row, is_there, lane);
-        if VALUES { load_other_values(values_at + key * params.other_values_row, is_there, lane); }
-        let t = products(false);
-        let s = mat4x4<f32>(scores(scale * t[0], p.batch, p.head, queries, row_of(j), is_there.x),
-                            scores(scale * t[1], p.batch, p.head, queries, row_of(j + 1u), is_there.y),
-                            scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.z),
-                            scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.w));
-        var shrink = vec4<f32>(1.0);
-        var w = mat4x4<f32>();
-        if KNOWN {
-            w = mat4x4<f32>(probabilities(s[0] - m), probabilities(s[1] - m), probabilities(s[2] - m), probabilities(s[3] - m));
-        } else {
-            let highest = max(max(m, max(s[0], s[1])), max(s[2], s[3]));
-            shrink = exp2(m - highest);
-            m = highest;
-            w = mat4x4<f32>(exponentials(s[0] - m), exponentials(s[1] - m), exponentials(s[2] - m), exponentials(s[3] - m));
-        }
-        l = fma(l, shrink, (w[0] + w[1]) + (w[2] + w[3]));
-        if VALUES { add_rows(true, shrink, w, s); }
-    }
-    if VALUES {
-        var factor = vec4<f32>(row_weight(p.batch, p.head, query.x), row_weight(p.batch, p.head, query.y),
-                               row_weight(p.batch, p.head, query.z), row_weight(p.batch, p.head, query.w));
-        if !KNOWN { factor = select(factor / l, vec4<f32>(), l == vec4<f32>()); }
-        let at = params.y_first + p.slice * params.y_slice + p.batch * params.y_batch + p.head * params.y_head;
-        put_output(at + row * params.y_row, is_own, factor);
-    }
-    if !KNOWN {
-        let at = p.slice * params.batch * params.heads * params.queries + rows_at;
-        if is_own.x { lse[at + row.x] = log_sum(m.x, l.x); }
-        if is_own.y { lse[at + row.y] = log_sum(m.y, l.y); }
-        if is_own.z { lse[at + row.z] = log_sum(m.z, l.z); }
-        if is_own.w { lse[at + row.w] = log_sum(m.w, l.w); }
-    }
-}
 
 // dS for one passing row; a hidden pair has none, whatever its terms are.
 fn score_gradients(s: vec4<f32>, w: vec4<f32>, dp: vec4<f32>, factor: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
@@ -378,7 +251,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
         let dp = products(true);
         let ds = mat4x4<f32>(score_gradients(s[0], w[0], dp[0], factor, d), score_gradients(s[1], w[1], dp[1], factor, d),
                              score_gradients(s[2], w[2], dp[2], factor, d), score_gradients(s[3], w[3], dp[3], factor, d));
-        add_rows(false, vec4<f32>(1.0), ds, s);
+        add_rows(false, ds, s);
         if SUMS {
             let hidden = vec4<f32>(HIDDEN);
             gate_sums = select(fma(w[0], dp[0], gate_sums), gate_sums, s[0] == hidden);
@@ -453,8 +326,7 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                                 probabilities(s[2] - subgroupShuffle(term, 4u)),
                                 probabilities(s[3] - subgroupShuffle(term, 6u)));
             if VALUES {
-                add_rows(true, vec4<f32>(1.0),
-                         mat4x4<f32>(factor.x * w[0], factor.y * w[1], factor.z * w[2], factor.w * w[3]), s);
+                add_rows(true, mat4x4<f32>(factor.x * w[0], factor.y * w[1], factor.z * w[2], factor.w * w[3]), s);
             }
             if KEYS {
                 let dp = products(true);
@@ -463,7 +335,7 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                     score_gradients(s[1], w[1], dp[1], factor.yyyy, vec4<f32>(subgroupShuffle(term, 3u))),
                     score_gradients(s[2], w[2], dp[2], factor.zzzz, vec4<f32>(subgroupShuffle(term, 5u))),
                     score_gradients(s[3], w[3], dp[3], factor.wwww, vec4<f32>(subgroupShuffle(term, 7u))));
-                add_rows(false, vec4<f32>(1.0), (LN_2 * scale) * ds, s);
+                add_rows(false, (LN_2 * scale) * ds, s);
             }
         }
     }
