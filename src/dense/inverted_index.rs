@@ -68,7 +68,9 @@ impl InvertedIndex {
         let mut plan = Plan { variant: "sorted", ..Plan::default() };
         plan.launches.push(gather.launch(&CLAMP, n, false, caps, Cost::new(0, 8 * wide_n))?);
         plan.launches.extend(sort.launches);
-        let cost = Cost::new(0, 4 * (wide_n + wide_rows));
+        // A bisection reads a key a step; all of them no more than there are.
+        let seen = (wide_rows * u64::from(n.ilog2() + 1)).min(wide_n);
+        let cost = Cost::new(0, 4 * (seen + wide_rows));
         plan.launches.push(gather.launch(&STARTS, rows + 1, false, caps, cost)?);
         plan.scratch = vec![wide_n * 4; OWN_SCRATCH];
         plan.scratch.extend(sort.scratch);

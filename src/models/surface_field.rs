@@ -140,6 +140,7 @@ const FIRST_SIGMA: f32 = 0.1;
 fn first_counts(batch: u32) -> [u32; 3] {
     [0, batch - batch / 8, batch / 8]
 }
+
 /// Keeps the relative loss finite; same unit.
 const EPSILON: f32 = 0.01;
 

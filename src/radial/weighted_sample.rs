@@ -154,8 +154,9 @@ impl WeightedSample {
         let mut launches = tree.plan(caps)?;
         let constants = Constants::new().u32("WORKGROUP", WORKGROUP).u32("D", dims);
         let params = Params { draws, stream, ..tree.params() };
-        // A draw reads half the children of a node of each level, and its point.
-        let words = u64::from(draws) * u64::from(params.levels * CHILDREN / 2) + 2 * samples;
+        // A draw reads half the children of a node of each level, all draws no more than there are; and its point.
+        let seen = u64::from(draws) * u64::from(params.levels * CHILDREN / 2);
+        let words = seen.min(u64::from(points) + u64::from(tree.size())) + 2 * samples;
         let groups = draws.div_ceil(WORKGROUP).into();
         let cost = Cost::new(u64::from(draws) * 120, 4 * words);
         launches.push(Launch::new(&DRAW, constants, &params, groups, caps, cost)?);
