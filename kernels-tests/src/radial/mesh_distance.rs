@@ -202,7 +202,7 @@ fn sphere(rings: u32, sides: u32) -> Mesh {
     let at = |r: u32, s: u32| {
         let (u, v) = (PI * f64::from(r) / f64::from(rings), 2.0 * PI * f64::from(s) / f64::from(sides));
         // Triangles at the poles are to have no area rather than 1e-16.
-        let radius = if r % rings == 0 { 0.0 } else { u.sin() };
+        let radius = if r.is_multiple_of(rings) { 0.0 } else { u.sin() };
         [radius * v.cos(), radius * v.sin(), u.cos()].map(|x| x as f32)
     };
     let vertices = (0..=rings).flat_map(|r| (0..sides).map(move |s| at(r, s))).collect();
