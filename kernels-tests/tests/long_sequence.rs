@@ -104,8 +104,9 @@ fn every_pixel_attends_to_every_pixel() {
     );
     let matrix = (n * n * 4) as u64;
     println!("{bytes} bytes in buffers; one matrix of weights alone would take {matrix}");
-    // All buffers grow with the tokens: eight tensors, and a few words for each row.
-    assert!(bytes <= (n * (8 * D + 16) * 4) as u64 + 4096, "{bytes}");
+    // All buffers grow with the tokens: eight tensors, an output for each of the two slices of keys that short
+    // loops of a CPU driver ask for, and a few words for each row.
+    assert!(bytes <= (n * (10 * D + 18) * 4) as u64 + 4096, "{bytes}");
 
     statistics(&context, config, inputs, lse);
 
