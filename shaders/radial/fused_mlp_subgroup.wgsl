@@ -1,9 +1,9 @@
 // The fused network for CPU adapters with subgroups of 8 (formulas and buffers: common/mlp.wgsl and
-// radial/fused_mlp.wgsl). Workgroups are one subgroup.
+// radial/fused_mlp.wgsl). Workgroups are one subgroup. The forward pass of networks of up to 64 inputs
+// and neurons is in radial/fused_mlp_narrow.wgsl.
 //
-// forward, backward: an invocation has four points, whose inputs to a layer (up to 64 at a time) stay
-// in registers. Of each row of weights an invocation reads one vec4 in eight; the others reach it by
-// shuffles with constant lanes: one load for 32 weights, each used for 32 points.
+// forward, backward: an invocation has four points (common/mlp_blocks.wgsl): one load for 32 weights,
+// each used for 32 points.
 // weight_gradient: an invocation has 32 rows x 4 columns of dW over a block of points.
 // Workgroup memory (forward without KEEP only): 4 points x 2 layers x LONGEST x 8 x 4 bytes.
 //
