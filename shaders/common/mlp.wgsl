@@ -1,5 +1,6 @@
 // What the variants of radial/fused_mlp share: parameters, buffers, and how a point's values are read.
-// x and dx, which a kernel may read four at a time, are in mlp_scalars.wgsl or mlp_vectors.wgsl.
+// What a kernel may read and write four at a time is elsewhere: x and dx in mlp_scalars.wgsl or
+// mlp_vectors.wgsl, y and dy in mlp_outputs_scalars.wgsl or mlp_outputs_vectors.wgsl.
 
 struct Params {
     first_group: u32,
@@ -22,10 +23,8 @@ struct Params {
 // forward, backward
 @group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
 // forward
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;               // [N, OUTPUTS]
 @group(0) @binding(4) var<storage, read_write> kept: array<vec4<f32>>;      // z: [LAYERS, N, WIDTH], then [N, 4 OUTPUTS4]
 // backward
-@group(0) @binding(2) var<storage, read> dy: array<f32>;                    // [N, OUTPUTS]
 @group(0) @binding(3) var<storage, read_write> deltas: array<vec4<f32>>;    // d, as `kept`
 // backward, weight_gradient
 @group(0) @binding(4) var<storage, read> kept_in: array<vec4<f32>>;
@@ -42,15 +41,6 @@ fn derivative4(v: vec4<f32>) -> vec4<f32> {
     let p = params.parameter;
     return vec4<f32>(activate_derivative(v.x, p), activate_derivative(v.y, p),
                      activate_derivative(v.z, p), activate_derivative(v.w, p));
-}
-
-// Column block `i` of a point's gradient of the output.
-fn load_dy(point: u32, i: u32) -> vec4<f32> {
-    var v: vec4<f32>;
-    for (var k = 0u; k < 4u; k++) {
-        v[k] = select(0.0, dy[min(point * OUTPUTS + 4u * i + k, params.points * OUTPUTS - 1u)], 4u * i + k < OUTPUTS);
-    }
-    return v;
 }
 
 // Column block `c` of a layer's input, for its weights: x, or a(z) of the layer before.

@@ -57,9 +57,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         first += 4u * outputs * row;
         inputs = outputs;
     }
-    for (var o = 0u; o < OUTPUTS; o++) {
-        y[point * OUTPUTS + o] = b[o / 4u][o % 4u];
-    }
+    for (var o = 0u; o < OUTPUTS4; o++) { put_y(point, o, b[o]); }
 }
 
 // d of every layer, and dx. The derivative of the output activation is 1: it is a kernel of its own.

@@ -66,10 +66,10 @@ fn put_z(l: u32, point: u32, o: u32, outputs: u32, z: vec4<f32>) {
     }
 }
 
-fn put_y(point: u32, o: u32, z: vec4<f32>) {
+fn put_output(point: u32, o: u32, z: vec4<f32>) {
     if o >= OUTPUTS4 || point >= params.points { return; }
     put_z(params.layers, point, o, OUTPUTS4, z);
-    for (var k = 0u; k < min(4u, OUTPUTS - 4u * o); k++) { y[point * OUTPUTS + 4u * o + k] = z[k]; }
+    put_y(point, o, z);
 }
 
 // Keeps a hidden layer's z and leaves its activations in `tile`.
@@ -120,10 +120,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     }
     for (var m = 0u; m < OUTPUTS4; m += WIDTH4) {
         z = multiply(biases(first, row, m + o, OUTPUTS4), false, first, row, 0u, WIDTH4, m, OUTPUTS4, local);
-        put_y(point, m + o, z.a);
-        put_y(point + 1u, m + o, z.b);
-        put_y(point + 2u, m + o, z.c);
-        put_y(point + 3u, m + o, z.d);
+        put_output(point, m + o, z.a);
+        put_output(point + 1u, m + o, z.b);
+        put_output(point + 2u, m + o, z.c);
+        put_output(point + 3u, m + o, z.d);
     }
 }
 

@@ -1,9 +1,9 @@
 // The fused network for CPU adapters with subgroups of 8 (formulas and buffers: common/mlp.wgsl and
-// radial/fused_mlp.wgsl). Workgroups are one subgroup.
+// radial/fused_mlp.wgsl). Workgroups are one subgroup. The forward pass of networks of up to 64 inputs
+// and neurons is in radial/fused_mlp_narrow.wgsl.
 //
-// forward, backward: an invocation has four points, whose inputs to a layer (up to 64 at a time) stay
-// in registers. Of each row of weights an invocation reads one vec4 in eight; the others reach it by
-// shuffles with constant lanes: one load for 32 weights, each used for 32 points.
+// forward, backward: an invocation has four points (common/mlp_blocks.wgsl): one load for 32 weights,
+// each used for 32 points.
 // weight_gradient: an invocation has 32 rows x 4 columns of dW over a block of points.
 // Workgroup memory (forward without KEEP only): 4 points x 2 layers x LONGEST x 8 x 4 bytes.
 //
@@ -14,68 +14,6 @@
 // the text: 7.6, for the count of a block is then not a constant and every product a branch.
 
 var<workgroup> tile: array<vec4<f32>, TILE>;
-
-// Sixteen vec4s of one point. Named, not an array: an array with a variable index is memory.
-struct Block {
-    v0: vec4<f32>, v1: vec4<f32>, v2: vec4<f32>, v3: vec4<f32>,
-    v4: vec4<f32>, v5: vec4<f32>, v6: vec4<f32>, v7: vec4<f32>,
-    v8: vec4<f32>, v9: vec4<f32>, v10: vec4<f32>, v11: vec4<f32>,
-    v12: vec4<f32>, v13: vec4<f32>, v14: vec4<f32>, v15: vec4<f32>,
-}
-
-// Sixteen vec4s of each of an invocation's four points.
-struct Blocks { a: Block, b: Block, c: Block, d: Block }
-
-// One vec4 of each of them.
-struct Four { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
-
-// This lane's part of four rows of weights.
-struct Part { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32> }
-
-fn load_part(at: u32, row: u32) -> Part {
-    let last = TOTAL4 - 1u;
-    return Part(weights[min(at, last)], weights[min(at + row, last)],
-                weights[min(at + 2u * row, last)], weights[min(at + 3u * row, last)]);
-}
-
-fn add_product(m: mat4x4<f32>, v: vec4<f32>, s: vec4<f32>) -> vec4<f32> {
-    return fma(m[3], v.wwww, fma(m[2], v.zzzz, fma(m[1], v.yyyy, fma(m[0], v.xxxx, s))));
-}
-
-// Adds the products of a lane's four rows of weights, or of their transpose, with one vec4 a point.
-fn add(s: Four, transposed: bool, part: Part, lane: u32,
-       a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> Four {
-    var m = mat4x4<f32>(subgroupShuffle(part.r0, lane), subgroupShuffle(part.r1, lane),
-                        subgroupShuffle(part.r2, lane), subgroupShuffle(part.r3, lane));
-    if !transposed { m = transpose(m); }
-    return Four(add_product(m, a, s.a), add_product(m, b, s.b), add_product(m, c, s.c), add_product(m, d, s.d));
-}
-
-// Adds four outputs over a block of `count` vec4s: rows from `at` or, transposed, columns.
-fn multiply(sums: Four, b: Blocks, count: u32, transposed: bool, at: u32, row: u32, lane: u32) -> Four {
-    let next = select(1u, 4u * row, transposed);
-    let low = load_part(at + lane * next, row);
-    var high: Part;
-    if count > 8u { high = load_part(at + (8u + lane) * next, row); }
-    var s = sums;
-    s = add(s, transposed, low, 0u, b.a.v0, b.b.v0, b.c.v0, b.d.v0);
-    if count > 1u { s = add(s, transposed, low, 1u, b.a.v1, b.b.v1, b.c.v1, b.d.v1); }
-    if count > 2u { s = add(s, transposed, low, 2u, b.a.v2, b.b.v2, b.c.v2, b.d.v2); }
-    if count > 3u { s = add(s, transposed, low, 3u, b.a.v3, b.b.v3, b.c.v3, b.d.v3); }
-    if count > 4u { s = add(s, transposed, low, 4u, b.a.v4, b.b.v4, b.c.v4, b.d.v4); }
-    if count > 5u { s = add(s, transposed, low, 5u, b.a.v5, b.b.v5, b.c.v5, b.d.v5); }
-    if count > 6u { s = add(s, transposed, low, 6u, b.a.v6, b.b.v6, b.c.v6, b.d.v6); }
-    if count > 7u { s = add(s, transposed, low, 7u, b.a.v7, b.b.v7, b.c.v7, b.d.v7); }
-    if count > 8u { s = add(s, transposed, high, 0u, b.a.v8, b.b.v8, b.c.v8, b.d.v8); }
-    if count > 9u { s = add(s, transposed, high, 1u, b.a.v9, b.b.v9, b.c.v9, b.d.v9); }
-    if count > 10u { s = add(s, transposed, high, 2u, b.a.v10, b.b.v10, b.c.v10, b.d.v10); }
-    if count > 11u { s = add(s, transposed, high, 3u, b.a.v11, b.b.v11, b.c.v11, b.d.v11); }
-    if count > 12u { s = add(s, transposed, high, 4u, b.a.v12, b.b.v12, b.c.v12, b.d.v12); }
-    if count > 13u { s = add(s, transposed, high, 5u, b.a.v13, b.b.v13, b.c.v13, b.d.v13); }
-    if count > 14u { s = add(s, transposed, high, 6u, b.a.v14, b.b.v14, b.c.v14, b.d.v14); }
-    if count > 15u { s = add(s, transposed, high, 7u, b.a.v15, b.b.v15, b.c.v15, b.d.v15); }
-    return s;
-}
 
 // Pre-activations between the layers: in `kept`, or in this invocation's part of `tile`.
 fn put_z(l: u32, point: u32, slot: u32, o: u32, outputs: u32, z: vec4<f32>) {
@@ -159,11 +97,9 @@ fn forward_layer(is_first: bool, l: u32, inputs: u32, outputs: u32, first: u32, 
     if inputs > 16u { forward_block(is_first, l, 16u, max(inputs, 17u) - 16u, row, outputs, first, point, local, lane); }
 }
 
-fn put_y(point: u32, slot: u32) {
+fn put_outputs(point: u32, slot: u32) {
     if point >= params.points { return; }
-    for (var o = 0u; o < OUTPUTS; o++) {
-        y[point * OUTPUTS + o] = get_z(params.layers, point, slot, o / 4u, OUTPUTS4)[o % 4u];
-    }
+    for (var o = 0u; o < OUTPUTS4; o++) { put_y(point, o, get_z(params.layers, point, slot, o, OUTPUTS4)); }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -179,10 +115,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         forward_layer(false, l, WIDTH4, outputs, first, point, local, lane);
         first += 4u * WIDTH4 * (WIDTH4 + 1u);
     }
-    put_y(point, local);
-    put_y(point + WORKGROUP, local + WORKGROUP);
-    put_y(point + 2u * WORKGROUP, local + 2u * WORKGROUP);
-    put_y(point + 3u * WORKGROUP, local + 3u * WORKGROUP);
+    put_outputs(point, local);
+    put_outputs(point + WORKGROUP, local + WORKGROUP);
+    put_outputs(point + 2u * WORKGROUP, local + 2u * WORKGROUP);
+    put_outputs(point + 3u * WORKGROUP, local + 3u * WORKGROUP);
 }
 
 fn delta_block(count: u32, at: u32, point: u32) -> Block {

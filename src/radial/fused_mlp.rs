@@ -105,11 +105,20 @@ impl FusedMlpVariant {
     }
 
     fn shaders(self, config: &FusedMlpConfig) -> &'static Shaders {
-        let four = usize::from(config.inputs.is_multiple_of(4));
+        let [x, y] = config.widths();
         match self {
-            Self::Subgroup => &SUBGROUP[four],
-            Self::Staged => &STAGED[four],
-            Self::Plain => &PLAIN[four],
+            Self::Subgroup => &SUBGROUP[x][y],
+            Self::Staged => &STAGED[x][y],
+            Self::Plain => &PLAIN[x][y],
+        }
+    }
+
+    fn forward(self, config: &FusedMlpConfig) -> &'static Shader {
+        let [x, y] = config.widths();
+        if self == Self::Subgroup && config.is_narrow() {
+            &NARROW[x][y]
+        } else {
+            &self.shaders(config).forward
         }
     }
 
@@ -133,6 +142,7 @@ impl FusedMlpVariant {
     /// Bytes of workgroup memory of the hungriest entry point.
     fn workgroup_bytes(self, config: &FusedMlpConfig) -> u32 {
         match self {
+            Self::Subgroup if config.is_narrow() => 0,
             Self::Subgroup => 16 * config.tile(self),
             Self::Staged => (8 << 10) + (4 << 10),
             Self::Plain => 0,
@@ -205,6 +215,16 @@ impl FusedMlpConfig {
         u64::from(self.points) * u64::from(each)
     }
 
+    /// Whether inputs and outputs are read and written four at a time.
+    fn widths(&self) -> [usize; 2] {
+        [self.inputs, self.outputs].map(|n| n.is_multiple_of(4).into())
+    }
+
+    /// `Subgroup`: no layer has more inputs than an invocation can hold in registers.
+    fn is_narrow(&self) -> bool {
+        self.inputs.max(self.width) <= 64
+    }
+
     /// `Subgroup`: vec4s that hold two layers of a workgroup's points.
     fn tile(&self, variant: FusedMlpVariant) -> u32 {
         let longest = self.inputs.max(self.width).max(self.outputs).div_ceil(4);
@@ -272,45 +292,99 @@ struct Shaders {
     weight_gradient: Shader,
 }
 
-/// The three entry points of a file, with x and dx read one or four at a time.
-macro_rules! shaders {
-    ($file:literal, $inputs:ident, $x:expr, $dx:expr) => {
+/// The forward pass of a file.
+macro_rules! forward {
+    ($file:literal, [$($common:ident),*], $x:expr, $y:expr) => {
+        shader!(
+            $file,
+            "forward",
+            [index, sincos, activation, mlp, $($common),*],
+            [read("weights").vec4(), $x, $y, write("kept").vec4()]
+        )
+    };
+}
+
+/// The three entry points of a file.
+macro_rules! entries {
+    ($file:literal, [$($common:ident),*], $x:expr, $dx:expr, $y:expr, $dy:expr) => {
         Shaders {
-            forward: shader!(
-                $file,
-                "forward",
-                [index, sincos, activation, mlp, $inputs],
-                [read("weights").vec4(), $x, write("y"), write("kept").vec4()]
-            ),
+            forward: forward!($file, [$($common),*], $x, $y),
             backward: shader!(
                 $file,
                 "backward",
-                [index, sincos, activation, mlp, $inputs],
-                [read("weights").vec4(), read("dy"), write("deltas").vec4(), read("kept_in").vec4(), $dx]
+                [index, sincos, activation, mlp, $($common),*],
+                [read("weights").vec4(), $dy, write("deltas").vec4(), read("kept_in").vec4(), $dx]
             ),
             weight_gradient: shader!(
                 $file,
                 "weight_gradient",
-                [index, sincos, activation, mlp, $inputs],
+                [index, sincos, activation, mlp, $($common),*],
                 [write("sums_of_blocks").vec4(), $x, read("deltas_in").vec4(), read("kept_in").vec4()]
             ),
         }
     };
-    ($file:literal) => {
+}
+
+/// What is read and written one or four at a time: `[inputs % 4 == 0][outputs % 4 == 0]`.
+type Widths<T> = [[T; 2]; 2];
+
+/// The three entry points of a file, for all widths.
+macro_rules! shaders {
+    ($file:literal, [$($common:ident),*]) => {
         [
-            shaders!($file, mlp_scalars, read("x"), write("dx")),
-            shaders!($file, mlp_vectors, read("x").vec4(), write("dx").vec4()),
+            [
+                entries!($file, [$($common,)* mlp_scalars, mlp_outputs_scalars],
+                    read("x"), write("dx"), write("y"), read("dy")),
+                entries!($file, [$($common,)* mlp_scalars, mlp_outputs_vectors],
+                    read("x"), write("dx"), write("y").vec4(), read("dy").vec4()),
+            ],
+            [
+                entries!($file, [$($common,)* mlp_vectors, mlp_outputs_scalars],
+                    read("x").vec4(), write("dx").vec4(), write("y"), read("dy")),
+                entries!($file, [$($common,)* mlp_vectors, mlp_outputs_vectors],
+                    read("x").vec4(), write("dx").vec4(), write("y").vec4(), read("dy").vec4()),
+            ],
         ]
     };
 }
 
-static PLAIN: [Shaders; 2] = shaders!("radial/fused_mlp");
-static SUBGROUP: [Shaders; 2] = shaders!("radial/fused_mlp_subgroup");
-static STAGED: [Shaders; 2] = shaders!("radial/fused_mlp_staged");
+static PLAIN: Widths<Shaders> = shaders!("radial/fused_mlp", []);
+static SUBGROUP: Widths<Shaders> = shaders!("radial/fused_mlp_subgroup", [mlp_blocks]);
+static STAGED: Widths<Shaders> = shaders!("radial/fused_mlp_staged", []);
+static NARROW: Widths<Shader> = [
+    [
+        forward!(
+            "radial/fused_mlp_narrow",
+            [mlp_blocks, mlp_scalars, mlp_outputs_scalars],
+            read("x"),
+            write("y")
+        ),
+        forward!(
+            "radial/fused_mlp_narrow",
+            [mlp_blocks, mlp_scalars, mlp_outputs_vectors],
+            read("x"),
+            write("y").vec4()
+        ),
+    ],
+    [
+        forward!(
+            "radial/fused_mlp_narrow",
+            [mlp_blocks, mlp_vectors, mlp_outputs_scalars],
+            read("x").vec4(),
+            write("y")
+        ),
+        forward!(
+            "radial/fused_mlp_narrow",
+            [mlp_blocks, mlp_vectors, mlp_outputs_vectors],
+            read("x").vec4(),
+            write("y").vec4()
+        ),
+    ],
+];
 static SUM_BLOCKS: Shader = shader!(
     "radial/fused_mlp",
     "sum_blocks",
-    [index, sincos, activation, mlp, mlp_scalars],
+    [index, sincos, activation, mlp, mlp_scalars, mlp_outputs_scalars],
     [read("blocks_in").vec4(), write("dweights").vec4()]
 );
 
@@ -350,7 +424,7 @@ impl FusedMlpForward {
         let cost = Cost::new(2 * config.multiply_adds(), 4 * (io + kept));
         let groups = points.div_ceil(variant.points(config.width).into());
         let constants = config.constants(variant, Flags { keep: config.keep, ..Flags::default() });
-        let launch = Launch::new(&variant.shaders(config).forward, constants, &params, groups, caps, cost)?;
+        let launch = Launch::new(variant.forward(config), constants, &params, groups, caps, cost)?;
         Ok(Plan::single(variant.name(), launch))
     }
 }

@@ -109,7 +109,7 @@ struct Shaders {
     forward: [Shader; 2],
     backward_phi: [Shader; 2],
     weight_gradient: [Shader; 2],
-    frequency_gradient: Shader,
+    frequency_gradient: [Shader; 2],
 }
 
 macro_rules! shaders {
@@ -134,9 +134,10 @@ macro_rules! shaders {
                 shader!("radial/sinusoid_composition", "weight_gradient", $common, $weight),
                 shader!("radial/sinusoid_composition_subgroup", "weight_gradient", $common, $weight),
             ],
-            frequency_gradient: shader!(
-                "radial/sinusoid_composition", "frequency_gradient", $common, $frequency
-            ),
+            frequency_gradient: [
+                shader!("radial/sinusoid_composition", "frequency_gradient", $common, $frequency),
+                shader!("radial/sinusoid_composition_subgroup", "frequency_gradient", $common, $frequency),
+            ],
         }
     };
 }
@@ -434,16 +435,16 @@ impl SinusoidCompositionBackward {
         let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 }.max(fewest);
         let groups = u64::from(forward.centres) * items.div_ceil(TILE.into());
         let lists = inputs + 4 * u64::from(forward.centres) + 4 * forward.weights();
+        // It takes eight pairs in a round.
+        let subgroup = variant == Variant::Subgroup && fewest <= 8;
+        let lanes = if subgroup { 1 } else { lanes };
         if *weights {
-            // It takes eight pairs in a round.
-            let subgroup = variant == Variant::Subgroup && fewest <= 8;
             let shader = &shaders.weight_gradient[usize::from(subgroup)];
-            let lanes = if subgroup { 1 } else { lanes };
             let cost = Cost::new(forward.flops(2), lists);
             plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
         }
         if *frequencies {
-            let shader = &shaders.frequency_gradient;
+            let shader = &shaders.frequency_gradient[usize::from(subgroup)];
             let cost = Cost::new(forward.flops(3), lists + forward.weight_bytes());
             plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
             let sum = ReduceForward::plan(&config.reduce(), caps)?;

@@ -123,6 +123,7 @@ pub fn cases() -> Vec<Case> {
         (3, 32, 2, 4, Activation::Silu, 63),
         (5, 32, 3, 7, Activation::Tanh, 65),
         (64, 128, 1, 128, Activation::Gelu, 64),
+        (64, 64, 1, 8, Activation::Relu, 37),
         (128, 16, 8, 2, Activation::Relu, 33),
         (31, 64, 2, 16, Activation::Softplus, 256),
         (1, 128, 2, 1, Activation::Sigmoid, 31),
