@@ -112,6 +112,20 @@ pub const CANARIES: &[Canary] = &[
         for (var i = local; i < CHUNK; i += WORKGROUP) {",
         replace: "for (var i = local; i < CHUNK; i += WORKGROUP) {",
     },
+    Canary {
+        bug: "a queue of 32 neurons that never fills",
+        kernel: "radial/fused_mlp",
+        shader: "radial/fused_mlp_narrow::forward",
+        find: "if WIDTH4 == 8u { next.v7 = v; }",
+        replace: "",
+    },
+    Canary {
+        bug: "the bias of another row",
+        kernel: "radial/fused_mlp",
+        shader: "radial/fused_mlp_narrow::forward",
+        find: "subgroupShuffle(own, 1u),",
+        replace: "subgroupShuffle(own, 2u),",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
