@@ -6,11 +6,11 @@
 // and after the last the queue is the next layer's input. Workgroup memory: 0 bytes.
 //
 // 64 inputs, 64 x 2, 64 outputs on lavapipe, percent of the ceiling: 20.0 as in fused_mlp_subgroup, where
-// layers pass through workgroup memory; the queue 27; outputs stored as vec4 30 to 33. A load is a loop
+// layers pass through workgroup memory; the queue 27; outputs stored as vec4 30 to 31. A load is a loop
 // over the lanes there, about 300 instructions for a vec4: 9 for each 1,024 multiply-adds remain and take
 // 40 % of the time, the products 30 %. Six or eight points an invocation need fewer loads (24 and 22):
 // their code no longer fits the instruction cache. A branch in a product's way costs more than it saves:
-// 29, not 33, where only the four lanes that have a bias load one.
+// 27, not 31, where only the four lanes that have a bias load one.
 
 // Moves a queue of WIDTH4 vec4s up by one.
 fn push(b: Block, v: vec4<f32>) -> Block {
