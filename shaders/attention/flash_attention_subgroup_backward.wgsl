@@ -229,8 +229,7 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
                             row_terms(p.batch, p.head, query.z), row_terms(p.batch, p.head, query.w));
     let l = vec4<f32>(terms[0].x, terms[1].x, terms[2].x, terms[3].x);
     let d = vec4<f32>(terms[0].y, terms[1].y, terms[2].y, terms[3].y);
-    let factor = vec4<f32>(row_weight(p.batch, p.head, query.x), row_weight(p.batch, p.head, query.y),
-                           row_weight(p.batch, p.head, query.z), row_weight(p.batch, p.head, query.w));
+    let factor = row_weights(p.batch, p.head, query);
     let queries = rows_of(query);
     let ds_at = vec4<u32>(params.extra_ds) + ((p.batch * params.heads + p.head) * (params.row_end - params.row_first)
               + row - params.row_first) * params.keys;

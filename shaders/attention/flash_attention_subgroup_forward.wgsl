@@ -167,11 +167,6 @@ fn put_output_8(c: u32, first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: v
 fn put_output_16(c: u32, first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_8(c, first, at, is_own, factor); put_output_8(c + 8u, first, at, is_own, factor); }
 fn put_output(first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_16(0u, first, at, is_own, factor); put_output_16(16u, first, at, is_own, factor); }
 
-fn row_weights(batch: u32, head: u32, query: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(row_weight(batch, head, query.x), row_weight(batch, head, query.y),
-                     row_weight(batch, head, query.z), row_weight(batch, head, query.w));
-}
-
 fn known_terms(batch: u32, head: u32, query: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(row_terms(batch, head, query.x).x, row_terms(batch, head, query.y).x,
                      row_terms(batch, head, query.z).x, row_terms(batch, head, query.w).x);

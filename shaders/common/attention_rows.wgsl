@@ -47,3 +47,8 @@ fn has_key(batch: u32, key: u32, end: u32) -> bool {
 }
 
 const FOUR: vec4<u32> = vec4<u32>(0u, 1u, 2u, 3u);
+
+fn row_weights(batch: u32, head: u32, query: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(row_weight(batch, head, query.x), row_weight(batch, head, query.y),
+                     row_weight(batch, head, query.z), row_weight(batch, head, query.w));
+}

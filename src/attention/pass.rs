@@ -614,7 +614,7 @@ impl<'a> Pass<'a> {
                 // Sixteen columns are staged and multiplied at a time; sums read a few tokens at a time.
                 (tile, 6 * columns + 4 * u64::from(tile))
             }
-            // Two keys at a time, a third time and a fourth when they raise the maximum.
+            // Two keys at a time: a round, and two more where they raise the maximum.
             AttentionVariant::Subgroup if kind == Kind::Forward => (2, 3),
             AttentionVariant::Subgroup => (4, 1),
         };

@@ -180,7 +180,7 @@ impl RadialField {
         seed: u64,
     ) -> Result<Self> {
         let field = Self::new(context, config, seed)?;
-        field.place(picture, CentreSeeds::Drawn, 10, seed)?;
+        field.place(picture, CentreSeeds::Drawn, seed)?;
         Ok(field)
     }
 
@@ -194,13 +194,13 @@ impl RadialField {
         seed: u64,
     ) -> Result<Self> {
         let field = Self::new(context, config, seed)?;
-        field.place(picture, CentreSeeds::Given, 0, seed)?;
+        field.place(picture, CentreSeeds::Given, seed)?;
         Ok(field)
     }
 
-    /// Moves and shapes the centres of a hybrid.
+    /// Places the centres of a hybrid as published, or leaves those that are given, and shapes them.
     #[cfg(feature = "blocking")]
-    fn place(&self, picture: &Picture, seeds: CentreSeeds, iterations: u32, seed: u64) -> Result<()> {
+    fn place(&self, picture: &Picture, seeds: CentreSeeds, seed: u64) -> Result<()> {
         let (Some(hybrid), Some(radial)) = (&self.network.hybrid, &self.config.radial) else { return Ok(()) };
         let context = &self.network.context;
         let Picture { width, height, channels, data } = picture;
@@ -208,6 +208,7 @@ impl RadialField {
         let need = format!("the picture's {extent:?}");
         check_config(radial.extent == extent, "extent", &need, radial.extent)?;
         let published = CentreInitialisationConfig::for_picture(*width, *height, *channels, radial.centres);
+        let iterations = if seeds == CentreSeeds::Given { 0 } else { published.iterations };
         let whole = CentreInitialisationConfig { seeds, iterations, ..published };
         let points = crate::dispatch::count("pixels", &[*width, *height])?;
         let (config, values) = if data.len() as u64 * 4 <= most_bytes(context) {

@@ -251,6 +251,13 @@ pub const CANARIES: &[Canary] = &[
         find: "target_bits[row * params.classes + c]",
         replace: "target_bits[(max(row, 1u) - 1u) * params.classes + c]",
     },
+    Canary {
+        bug: "the target left out of the slope of the binary cross-entropy",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements_gradient",
+        find: "log(1.0 + e), s - t)",
+        replace: "log(1.0 + e), s)",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {

@@ -416,6 +416,20 @@ pub const CANARIES: &[Canary] = &[
         find: "arctangent2(determinant, rest)",
         replace: "arctangent2(determinant, abs(rest))",
     },
+    Canary {
+        bug: "a walk that goes on in the next dispatch has forgotten what it left out",
+        kernel: "radial/mesh_distance",
+        shader: "radial/mesh_distance::to_mesh",
+        find: "start = Walk(best, state[3u * i], state[3u * i + 1u]);",
+        replace: "start = Walk(best, state[3u * i], 0u);",
+    },
+    Canary {
+        bug: "the angles of the dispatch before forgotten",
+        kernel: "radial/mesh_distance",
+        shader: "radial/mesh_distance::winding",
+        find: "let angles = bitcast<f32>(angle_state[3u * i + 1u]);",
+        replace: "let angles = 0.0;",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {

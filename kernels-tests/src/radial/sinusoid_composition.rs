@@ -264,6 +264,20 @@ pub const CANARIES: &[Canary] = &[
         find: "unpacked(weights_in[at]) * total",
         replace: "total",
     },
+    Canary {
+        bug: "a neighbouring lane's phi for the last of eight pairs",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_subgroup::frequency_gradient",
+        find: "subgroupShuffle(own, 7u), item",
+        replace: "subgroupShuffle(own, 6u), item",
+    },
+    Canary {
+        bug: "the last pair of a list that is not whole eights left out",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_subgroup::weight_gradient",
+        find: "for (; at < end; at++) {",
+        replace: "for (; at + 1u < end; at++) {",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
