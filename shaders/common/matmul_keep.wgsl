@@ -2,5 +2,8 @@
 @group(0) @binding(5) var<storage, read_write> kept: array<f32>;    // as C
 
 fn keep(at: u32, count: u32, z: vec4<f32>) {
-    for (var i = 0u; i < min(count, 4u); i++) { kept[at + i] = z[i]; }
+    if count > 0u { kept[at] = z.x; }
+    if count > 1u { kept[at + 1u] = z.y; }
+    if count > 2u { kept[at + 2u] = z.z; }
+    if count > 3u { kept[at + 3u] = z.w; }
 }

@@ -137,7 +137,7 @@ impl MatmulConfig {
             MatmulVariant::Packed => {
                 check_config(self.is_even(), "variant", "rows that are multiples of 4 long", "Packed")
             }
-            MatmulVariant::Tiled => check_workgroup(what, 64, 8192, caps),
+            MatmulVariant::Tiled => SMALL.check(caps),
             _ => Ok(()),
         };
         match self.variant {
@@ -154,10 +154,48 @@ impl MatmulConfig {
     }
 }
 
-/// Terms of a sum that are worth a slice of their own.
-const SLICE: u32 = 256;
-/// Results that keep a device busy without slices.
-const BUSY: u64 = 1 << 16;
+/// The tiles of Y that workgroups of the variant for GPUs have.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    /// Invocations a side.
+    side: u32,
+    /// Blocks of 4 rows, and of 4 columns, an invocation.
+    blocks: u32,
+    /// Tiles that keep the cores of a large GPU busy.
+    enough: u64,
+    /// What a result takes, relatively: a larger tile reads its operands less often.
+    time: u64,
+}
+
+const SMALL: Tile = Tile { side: 8, blocks: 1, enough: 0, time: 8 };
+const MIDDLE: Tile = Tile { side: 8, blocks: 2, enough: 256, time: 5 };
+const LARGE: Tile = Tile { side: 16, blocks: 2, enough: 128, time: 4 };
+
+impl Tile {
+    /// Rows, and columns, of Y.
+    fn edge(self) -> u32 {
+        4 * self.side * self.blocks
+    }
+
+    /// Whether the device can run its workgroups.
+    fn check(self, caps: &Capabilities) -> Result<()> {
+        let step = 2 * self.side / self.blocks;
+        check_workgroup("matmul", self.side * self.side, 2 * step * self.edge() * 4, caps)
+    }
+
+    /// The fastest that the device can run, where `tiles` says how many of an edge cover the results.
+    fn choose(tiles: impl Fn(u32) -> u64, caps: &Capabilities) -> Self {
+        let time = |tile: &Self| tiles(tile.edge()) * u64::from(tile.edge()).pow(2) * tile.time;
+        let suits = |tile: &Self| tiles(tile.edge()) >= tile.enough && tile.check(caps).is_ok();
+        [LARGE, MIDDLE].into_iter().filter(suits).chain([SMALL]).min_by_key(time).unwrap_or(SMALL)
+    }
+}
+
+/// Results that keep a device busy without slices, and terms of a sum that are worth a slice of their own.
+/// A GPU wants a few workgroups of 64, with 32 x 32 results each, for each of its hundred cores.
+fn slicing(caps: &Capabilities) -> (u64, u32) {
+    if caps.cpu { (1 << 16, 256) } else { (1 << 19, 128) }
+}
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -180,7 +218,7 @@ macro_rules! shaders {
         shader!(
             $file,
             $entry,
-            [index, sincos, activation, matmul, $buffers, $keep],
+            [index, sincos, activation, blocks, matmul, $buffers, $keep],
             [
                 read("a")$($element)*,
                 read("b")$($element)*,
@@ -236,18 +274,19 @@ impl Matmul {
     pub fn plan(config: &MatmulConfig, caps: &Capabilities) -> Result<Plan> {
         let [a, b, y] = config.sizes()?;
         let variant = config.variant(caps)?;
-        let most = config.k.div_ceil(SLICE);
+        let (busy, slice) = slicing(caps);
+        let most = config.k.div_ceil(slice);
         let slices = match config.slices {
             Some(slices) => {
                 check_config((1..=4096).contains(&slices), "slices", "1 to 4096", slices)?;
                 slices.min(config.k.div_ceil(16))
             }
-            None => BUSY.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
+            None => busy.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
         };
         // The rounds of an invocation's loops for sixteen terms of a sum, at the most.
         let rounds = match variant {
             MatmulVariant::Naive => 16 * 6,
-            MatmulVariant::Tiled => 1 + 17 + 10,
+            MatmulVariant::Tiled => 2 * (1 + 9),
             _ => 16,
         };
         let longest = (caps.rounds() / rounds).saturating_mul(16).min(u64::from(config.k));
@@ -273,11 +312,10 @@ impl Matmul {
         let tiles = |height: u32, width: u32| {
             matrices * u64::from(config.m.div_ceil(height)) * u64::from(config.n.div_ceil(width))
         };
-        // 8 x 8 where there are tiles enough for every core of a large GPU.
-        let side = if tiles(64, 64) >= 128 { 8 } else { 4 };
+        let tile = Tile::choose(|edge| tiles(edge, edge), caps);
         let (shaders, groups, name) = match variant {
             MatmulVariant::Naive => (&NAIVE, tiles(1, 4).div_ceil(64), "naive"),
-            MatmulVariant::Tiled => (&TILED, tiles(8 * side, 8 * side), "tiled"),
+            MatmulVariant::Tiled => (&TILED, tiles(tile.edge(), tile.edge()), "tiled"),
             MatmulVariant::Subgroup => (&SUBGROUP, tiles(16, 64), "subgroup"),
             // Has shaders of its own.
             MatmulVariant::Packed => (&SUBGROUP, 0, "packed"),
@@ -292,8 +330,8 @@ impl Matmul {
                 .bool("ACCUMULATE", config.accumulate)
                 .bool("BIAS", config.bias)
                 .u32("ACTIVATION", config.activation.id())
-                .u32("ROWS", side)
-                .u32("COLUMNS", side);
+                .u32("SIDE", tile.side)
+                .u32("BLOCKS", tile.blocks);
             if variant == MatmulVariant::Subgroup { constants.subgroups() } else { constants }
         };
         let element = if config.half { 2 } else { 4 };

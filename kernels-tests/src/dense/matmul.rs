@@ -91,16 +91,52 @@ pub const CANARIES: &[Canary] = &[
         bug: "an off-by-one tile edge",
         kernel: "dense/matmul",
         shader: "dense/matmul::tiled",
-        find: "if row < params.m && column < params.n {",
-        replace: "if row + 1u < params.m && column < params.n {",
+        find: "if row + r < params.m && column < params.n {",
+        replace: "if row + r + 1u < params.m && column < params.n {",
     },
     Canary {
         bug: "a missed barrier after a tile is staged",
         kernel: "dense/matmul",
         shader: "dense/matmul::tiled",
-        find: "end, local);
+        find: "store(staged, local);
         workgroupBarrier();",
-        replace: "end, local);",
+        replace: "store(staged, local);",
+    },
+    Canary {
+        bug: "a tile staged before the last one is read",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "workgroupBarrier();
+        store(staged, local);",
+        replace: "store(staged, local);",
+    },
+    Canary {
+        bug: "a place in another row of the staged tile",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "quad ^ (k % 8u)",
+        replace: "quad ^ k",
+    },
+    Canary {
+        bug: "the last terms staged and not multiplied",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "k < end + STEP;",
+        replace: "k < end;",
+    },
+    Canary {
+        bug: "rows of invocations as in a narrower workgroup",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "local / 32u / ACROSS * 4u",
+        replace: "local / 32u * 4u",
+    },
+    Canary {
+        bug: "one block of results at another's place",
+        kernel: "dense/matmul",
+        shader: "dense/matmul::tiled",
+        find: "sum01 = sum10;",
+        replace: "sum01 = sum11;",
     },
     Canary {
         bug: "the row of the neighbouring lane",
@@ -117,6 +153,42 @@ pub const CANARIES: &[Canary] = &[
         replace: "if column < columns {",
     },
 ];
+
+/// Cases large enough for the tiles of 64 x 64 and of 128 x 128 results on GPUs (the others have 32 x 32), with
+/// edges within and between blocks of 4 x 4, sums that end within a step, every transposition. Most have
+/// enough tiles by many slices, since that takes fewer results.
+fn tile_cases(random: &mut Random) -> Vec<Case> {
+    let base = MatmulConfig { variant: Some(MatmulVariant::Tiled), ..Default::default() };
+    // The last slices have 10 and 26 terms of 16 and 32.
+    let middle = MatmulConfig { m: 61, n: 126, k: 250, batch: 8, slices: Some(16), ..base };
+    let large = MatmulConfig { m: 253, n: 122, k: 506, batch: 4, slices: Some(16), ..base };
+    let mut cases = Vec::new();
+    for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+        for plain in [middle, large] {
+            cases.push(case(MatmulConfig { transpose_a, transpose_b, ..plain }, random));
+        }
+    }
+    for sliced in [middle, large] {
+        cases.push(case(MatmulConfig { half: true, share_a: true, bias: true, ..sliced }, random));
+        let whole = MatmulConfig {
+            k: 5,
+            batch: 16 * sliced.batch,
+            slices: Some(1),
+            transpose_b: true,
+            scale: 0.7,
+            accumulate: true,
+            bias: true,
+            keep: true,
+            activation: Activation::Gelu,
+            ..sliced
+        };
+        cases.push(case(whole, random));
+    }
+    // Tiles of 128 would be mostly empty here: tiles of 64, then of 32.
+    cases.push(case(MatmulConfig { m: 64 * 260 - 3, n: 50, k: 9, ..base }, random));
+    cases.push(case(MatmulConfig { m: 3, n: 128 * 130, k: 9, ..base }, random));
+    cases
+}
 
 pub fn cases() -> Vec<Case> {
     let mut random = Random::new(31);
@@ -154,11 +226,10 @@ pub fn cases() -> Vec<Case> {
             cases.push(case(add, &mut random));
             cases.push(case(MatmulConfig { half: true, m: 33, n: 40, k: 24, ..base }, &mut random));
         }
-        // 8 x 8 results an invocation.
-        cases.push(case(MatmulConfig { m: 130, n: 70, k: 19, batch: 33, ..base }, &mut random));
         // A sum of more rounds than Mesa's llvmpipe lets an invocation have, were it not sliced.
         cases.push(case(MatmulConfig { m: 4, n: 4, k: 66_000, slices: Some(1), ..base }, &mut random));
     }
+    cases.extend(tile_cases(&mut random));
     // Around the edges of the panels (32, 64), sums that end within four terms, every transposition,
     // with and without an epilogue.
     let base = MatmulConfig { variant: Some(MatmulVariant::Packed), ..base };
