@@ -7,9 +7,15 @@
 // a centre and 8 items. Workgroup memory: 0 bytes. There is no backward_phi: sums over the items are sums
 // over the lanes, and eight subgroupAdd for eight pairs took half as long again as the plain variant.
 //
-// 65,536 points, K = 4, 32 features on lavapipe, beside the plain variant: forward 4.6 ms (7.2),
-// weight_gradient 3.8 (9.0), frequency_gradient 4.0 (8.4). Of forward's cycles about four fifths are, by count,
-// loads of eight rows of weights and stores of two of y for eight pairs: it does not get much faster there.
+// forward keeps the last four rows of weights: points in rows, as of a picture, mostly share those of the
+// point before. A load whose index differs between lanes is a loop over them there that puts each word into
+// its vector through memory, and every word waits for the one before.
+//
+// 65,536 points, K = 4, 32 features on lavapipe, beside the plain variant: weight_gradient 3.8 ms (9.0),
+// frequency_gradient 4.0 (8.4); before it kept rows, forward 4.6 (7.2). Keeping them made forward twice as fast
+// (16.9 to 34.0 % of the roof) for points in rows and some 4 % slower for points in any order. Tried in vain:
+// a row by eight loads at an index that subgroupBroadcast made the same in all lanes (over six times slower,
+// as if each were a loop of its own).
 
 // What is added up along the pairs.
 struct State { sum: Floats, m: Floats, item: u32, point: u32 }
