@@ -40,6 +40,12 @@ fn psi_slope(phi: f32, m: Floats) -> Floats {
     return Floats(1.0);
 }
 
+// Adds what a pair contributes to a gradient: dy psi or, for the slope, dy phi cos(m phi).
+fn add_product(sum: Floats, dy: Floats, phi: f32, m: Floats, is_slope: bool) -> Floats {
+    if is_slope { return fma(dy, phi * cosine(m * phi), sum); }
+    return fma(dy, psi(phi, m), sum);
+}
+
 // Of point n's pair; an index that is no centre has phi = 0, and any row will do.
 fn row_of(pair: u32) -> u32 {
     return min(neighbours[pair], params.centres - 1u) * params.items;

@@ -11,10 +11,12 @@
 //
 // forward: one invocation a point and item. backward_phi: one a point and SLOTS of its neighbours, for
 // which it reads dy once.
-// backward_phi_staged, for GPUs: workgroups of 8 points; 8 invocations a point share its items, so
-// that they read neighbouring weights, and add up in workgroup memory (2,304 bytes).
+// backward_phi_staged, for GPUs: workgroups of 8 points; 8 invocations a point share its items, so that
+// they read whole rows of dy (once for SLOTS neighbours) and of the weights, and add up in workgroup
+// memory (1,152 bytes).
 // weight_gradient, frequency_gradient: a workgroup has a centre and TILE items; its LANES share the
-// pairs of the centre's list and add up in a fixed order (1,024 bytes for 8 lanes, 4,096 for 32).
+// pairs of the centre's list, four at a time against the wait for memory, and add up in a fixed order
+// (1,024 bytes for 8 lanes, 4,096 for 32).
 // The variant for CPU adapters is sinusoid_composition_subgroup.wgsl.
 
 @compute @workgroup_size(WORKGROUP)
@@ -36,17 +38,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
 
 struct Slots { a: Floats, b: Floats, c: Floats, d: Floats }
 
-@compute @workgroup_size(WORKGROUP)
-fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-                @builtin(local_invocation_index) local: u32) {
-    let group = linear_group(params.first_group, id, n);
-    let i = group * WORKGROUP + local;
-    if group >= params.groups || i >= params.count { return; }
-    let blocks = (K + SLOTS - 1u) / SLOTS;
-    let first = i / blocks * params.items;
-    let slot = i % blocks * SLOTS;
-    let end = i / blocks * K + K - 1u;
-    let a = end + 1u - K + slot;
+// The products for SLOTS neighbours of a point from `slot` on, added up over every `lanes`th item.
+fn slot_sums(point: u32, slot: u32, lane: u32, lanes: u32) -> Slots {
+    let end = point * K + K - 1u;
+    let a = point * K + slot;
     let b = min(a + 1u, end);
     let c = min(a + 2u, end);
     let d = min(a + 3u, end);
@@ -59,8 +54,8 @@ fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     let phi_c = phi[c];
     let phi_d = phi[d];
     var s = Slots();
-    for (var item = 0u; item < params.items; item++) {
-        let g = dy[first + item];
+    for (var item = lane; item < params.items; item += lanes) {
+        let g = dy[point * params.items + item];
         let m = frequency(item);
         s.a = fma(g * unpacked(weights[row_a + item]), psi_slope(phi_a, m), s.a);
         if SLOTS > 1u {
@@ -69,16 +64,29 @@ fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
             s.d = fma(g * unpacked(weights[row_d + item]), psi_slope(phi_d, m), s.d);
         }
     }
-    dphi[a] = lanes_sum(s.a);
+    return s;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.count { return; }
+    let blocks = (K + SLOTS - 1u) / SLOTS;
+    let slot = i % blocks * SLOTS;
+    let pair = i / blocks * K + slot;
+    let s = slot_sums(i / blocks, slot, 0u, 1u);
+    dphi[pair] = lanes_sum(s.a);
     if SLOTS > 1u {
-        if a + 1u <= end { dphi[a + 1u] = lanes_sum(s.b); }
-        if a + 2u <= end { dphi[a + 2u] = lanes_sum(s.c); }
-        if a + 3u <= end { dphi[a + 3u] = lanes_sum(s.d); }
+        if slot + 1u < K { dphi[pair + 1u] = lanes_sum(s.b); }
+        if slot + 2u < K { dphi[pair + 2u] = lanes_sum(s.c); }
+        if slot + 3u < K { dphi[pair + 3u] = lanes_sum(s.d); }
     }
 }
 
-// One column more than there are lanes, against conflicts of banks.
-var<workgroup> products: array<f32, 576>;
+// [8 points, SLOTS, 8 lanes]; one column more than there are lanes, against conflicts of banks.
+var<workgroup> products: array<f32, 72u * SLOTS>;
 
 @compute @workgroup_size(64)
 fn backward_phi_staged(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -87,26 +95,24 @@ fn backward_phi_staged(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgr
     if group >= params.groups { return; }
     let lane = local % 8u;
     let point = min(group * 8u + local / 8u, params.points - 1u);
-    for (var first = 0u; first < K; first += 8u) {
-        for (var j = 0u; j < min(8u, K - first); j++) {
-            let pair = point * K + first + j;
-            let row = row_of(pair);
-            let own = phi[pair];
-            var sum = Floats();
-            for (var item = lane; item < params.items; item += 8u) {
-                let g = dy[point * params.items + item] * unpacked(weights[row + item]);
-                sum = fma(g, psi_slope(own, frequency(item)), sum);
-            }
-            products[(local / 8u * 8u + j) * 9u + lane] = lanes_sum(sum);
+    let to = local / 8u * SLOTS * 9u + lane;
+    for (var first = 0u; first < K; first += SLOTS) {
+        let s = slot_sums(point, first, lane, 8u);
+        products[to] = lanes_sum(s.a);
+        if SLOTS > 1u {
+            products[to + 9u] = lanes_sum(s.b);
+            products[to + 18u] = lanes_sum(s.c);
+            products[to + 27u] = lanes_sum(s.d);
         }
         workgroupBarrier();
-        let pair = (group * 8u + local / 8u) * K + first + lane;
-        if first + lane < K && pair < params.count {
+        let slot = first + local % SLOTS;
+        let pair = (group * 8u + local / SLOTS) * K + slot;
+        if local < 8u * SLOTS && slot < K && pair < params.count {
             var total = 0.0;
             for (var other = 0u; other < 8u; other++) { total += products[local * 9u + other]; }
             dphi[pair] = total;
         }
-        workgroupBarrier();
+        if first + SLOTS < K { workgroupBarrier(); }
     }
 }
 
@@ -123,6 +129,39 @@ fn lanes_total(own: Floats, local: u32) -> Floats {
     return sums[local];
 }
 
+// A lane's sum over its pairs of a centre's list. Four pairs are read before their sines are computed, so
+// that one wait for memory serves them all; they are added in the list's order.
+fn list_sum(centre: u32, item: u32, lane: u32, is_slope: bool) -> Floats {
+    let m = frequency(item);
+    let last = params.points * K - 1u;
+    let end = min(starts[centre + 1u], last + 1u);
+    var sum = Floats();
+    var at = starts[centre] + lane;
+    for (; at + 3u * LANES < end; at += 4u * LANES) {
+        let a = min(order[at], last);
+        let b = min(order[at + LANES], last);
+        let c = min(order[at + 2u * LANES], last);
+        let d = min(order[at + 3u * LANES], last);
+        let phi_a = phi[a];
+        let phi_b = phi[b];
+        let phi_c = phi[c];
+        let phi_d = phi[d];
+        let dy_a = dy[a / K * params.items + item];
+        let dy_b = dy[b / K * params.items + item];
+        let dy_c = dy[c / K * params.items + item];
+        let dy_d = dy[d / K * params.items + item];
+        sum = add_product(sum, dy_a, phi_a, m, is_slope);
+        sum = add_product(sum, dy_b, phi_b, m, is_slope);
+        sum = add_product(sum, dy_c, phi_c, m, is_slope);
+        sum = add_product(sum, dy_d, phi_d, m, is_slope);
+    }
+    for (; at < end; at += LANES) {
+        let pair = min(order[at], last);
+        sum = add_product(sum, dy[pair / K * params.items + item], phi[pair], m, is_slope);
+    }
+    return sum;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
                    @builtin(local_invocation_index) local: u32) {
@@ -132,14 +171,7 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let centre = group / tiles;
     let own = group % tiles * TILE + local % TILE;
     let item = min(own, params.items - 1u);
-    let m = frequency(item);
-    let end = min(starts[centre + 1u], params.points * K);
-    var sum = Floats();
-    for (var at = starts[centre] + local / TILE; at < end; at += LANES) {
-        let pair = min(order[at], params.points * K - 1u);
-        sum = fma(dy[pair / K * params.items + item], psi(phi[pair], m), sum);
-    }
-    let total = lanes_total(sum, local);
+    let total = lanes_total(list_sum(centre, item, local / TILE, false), local);
     if local < TILE && own < params.items { dweights[centre * params.items + own] = total; }
 }
 
@@ -155,15 +187,7 @@ fn frequency_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgro
     let centre = group / tiles;
     let own = group % tiles * TILE + local % TILE;
     let item = min(own, params.items - 1u);
-    let m = frequency(item);
-    let end = min(starts[centre + 1u], params.points * K);
-    var sum = Floats();
-    for (var at = starts[centre] + local / TILE; at < end; at += LANES) {
-        let pair = min(order[at], params.points * K - 1u);
-        let own_phi = phi[pair];
-        sum = fma(dy[pair / K * params.items + item], own_phi * cosine(m * own_phi), sum);
-    }
-    let total = lanes_total(sum, local);
+    let total = lanes_total(list_sum(centre, item, local / TILE, true), local);
     if local < TILE && own < params.items {
         let at = centre * params.items + own;
         dfrequencies[at] = unpacked(weights_in[at]) * total;

@@ -7,17 +7,32 @@
 // a centre and 8 items. Workgroup memory: 0 bytes. There is no backward_phi: sums over the items are sums
 // over the lanes, and eight subgroupAdd for eight pairs took half as long again as the plain variant.
 //
-// 65,536 points, K = 4, 32 features on lavapipe, beside the plain variant: forward 4.6 ms (7.2),
-// weight_gradient 3.8 (9.0), frequency_gradient 4.0 (8.4). Of forward's cycles about four fifths are, by count,
-// loads of eight rows of weights and stores of two of y for eight pairs: it does not get much faster there.
+// forward keeps the last four rows of weights: points in rows, as of a picture, mostly share those of the
+// point before. A load whose index differs between lanes is a loop over them there that puts each word into
+// its vector through memory, and every word waits for the one before.
+//
+// 65,536 points, K = 4, 32 features on lavapipe, beside the plain variant: weight_gradient 3.8 ms (9.0),
+// frequency_gradient 4.0 (8.4); before it kept rows, forward 4.6 (7.2). Keeping them made forward twice as fast
+// (16.9 to 34.0 % of the roof) for points in rows and some 4 % slower for points in any order. Tried in vain:
+// a row by eight loads at an index that subgroupBroadcast made the same in all lanes (over six times slower,
+// as if each were a loop of its own).
 
 // What is added up along the pairs.
 struct State { sum: Floats, m: Floats, item: u32, point: u32 }
 
+// The lane's item of a row of weights.
+struct Row { start: u32, w: Floats }
+
+// Row `start`: the one before if it is the same, else read.
+fn row_after(before: Row, start: u32, item: u32) -> Row {
+    var row = before;
+    if start != row.start { row = Row(start, unpacked(weights[start + min(item, params.items - 1u)])); }
+    return row;
+}
+
 // Adds the pair at place l of a block of eight, and ends its point's sum if it is the last of it.
-fn add_pair(s: State, at: u32, l: u32, row: u32, own: f32) -> State {
+fn add_pair(s: State, at: u32, l: u32, w: Floats, own: f32) -> State {
     var t = s;
-    let w = unpacked(weights[row + min(t.item, params.items - 1u)]);
     t.sum = fma(w, psi(own, t.m), t.sum);
     if (at + l + 1u) % K == 0u {
         if t.point < params.points && t.item < params.items { y[t.point * params.items + t.item] = t.sum; }
@@ -37,25 +52,36 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     let item = group % tiles * 8u + lane;
     var s = State(Floats(), frequency(min(item, params.items - 1u)), item, block);
     let last = params.points * K - 1u;
+    // No row starts there.
+    var a = Row(0xffffffffu, Floats());
+    var b = a;
+    var c = a;
+    var d = a;
     for (var at = 0u; at < 8u * K; at += 8u) {
         let pair = min(block * K + at + lane, last);
         let row = row_of(pair);
         let own = phi[pair];
-        s = add_pair(s, at, 0u, subgroupShuffle(row, 0u), subgroupShuffle(own, 0u));
-        s = add_pair(s, at, 1u, subgroupShuffle(row, 1u), subgroupShuffle(own, 1u));
-        s = add_pair(s, at, 2u, subgroupShuffle(row, 2u), subgroupShuffle(own, 2u));
-        s = add_pair(s, at, 3u, subgroupShuffle(row, 3u), subgroupShuffle(own, 3u));
-        s = add_pair(s, at, 4u, subgroupShuffle(row, 4u), subgroupShuffle(own, 4u));
-        s = add_pair(s, at, 5u, subgroupShuffle(row, 5u), subgroupShuffle(own, 5u));
-        s = add_pair(s, at, 6u, subgroupShuffle(row, 6u), subgroupShuffle(own, 6u));
-        s = add_pair(s, at, 7u, subgroupShuffle(row, 7u), subgroupShuffle(own, 7u));
+        a = row_after(a, subgroupShuffle(row, 0u), item);
+        s = add_pair(s, at, 0u, a.w, subgroupShuffle(own, 0u));
+        b = row_after(b, subgroupShuffle(row, 1u), item);
+        s = add_pair(s, at, 1u, b.w, subgroupShuffle(own, 1u));
+        c = row_after(c, subgroupShuffle(row, 2u), item);
+        s = add_pair(s, at, 2u, c.w, subgroupShuffle(own, 2u));
+        d = row_after(d, subgroupShuffle(row, 3u), item);
+        s = add_pair(s, at, 3u, d.w, subgroupShuffle(own, 3u));
+        a = row_after(a, subgroupShuffle(row, 4u), item);
+        s = add_pair(s, at, 4u, a.w, subgroupShuffle(own, 4u));
+        b = row_after(b, subgroupShuffle(row, 5u), item);
+        s = add_pair(s, at, 5u, b.w, subgroupShuffle(own, 5u));
+        c = row_after(c, subgroupShuffle(row, 6u), item);
+        s = add_pair(s, at, 6u, c.w, subgroupShuffle(own, 6u));
+        d = row_after(d, subgroupShuffle(row, 7u), item);
+        s = add_pair(s, at, 7u, d.w, subgroupShuffle(own, 7u));
     }
 }
 
 fn list_product(sum: Floats, point: u32, own: f32, item: u32, m: Floats, is_slope: bool) -> Floats {
-    let d = dy[point * params.items + item];
-    if is_slope { return fma(d, own * cosine(m * own), sum); }
-    return fma(d, psi(own, m), sum);
+    return add_product(sum, dy[point * params.items + item], own, m, is_slope);
 }
 
 // The sum over the pairs of a centre's list of dy psi or, for the slope, of dy phi cos(m phi).

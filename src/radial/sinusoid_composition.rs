@@ -32,7 +32,7 @@ impl SinusoidCompositionVariant {
         if self == Self::Subgroup && caps.subgroups != Some((8, 8)) {
             return Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" });
         }
-        check_workgroup(what, WORKGROUP, if self == Self::Staged { 2304 } else { 0 }, caps)
+        check_workgroup(what, WORKGROUP, if self == Self::Staged { 1152 } else { 0 }, caps)
     }
 
     fn name(self) -> &'static str {

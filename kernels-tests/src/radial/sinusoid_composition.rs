@@ -247,15 +247,15 @@ pub const CANARIES: &[Canary] = &[
         kernel: KERNEL,
         shader: "radial/sinusoid_composition::backward_phi_staged",
         find: "        workgroupBarrier();
-        let pair",
-        replace: "        let pair",
+        let slot",
+        replace: "        let slot",
     },
     Canary {
         bug: "the items after the first eight left out",
         kernel: KERNEL,
         shader: "radial/sinusoid_composition::backward_phi_staged",
-        find: "item < params.items; item += 8u",
-        replace: "item < min(8u, params.items); item += 8u",
+        find: "item < params.items; item += lanes",
+        replace: "item < min(8u, params.items); item += lanes",
     },
     Canary {
         bug: "the weight left out of a frequency's gradient",
@@ -263,6 +263,13 @@ pub const CANARIES: &[Canary] = &[
         shader: "radial/sinusoid_composition::frequency_gradient",
         find: "unpacked(weights_in[at]) * total",
         replace: "total",
+    },
+    Canary {
+        bug: "the row of the point before, whether or not it is the same",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_subgroup::forward",
+        find: "start != row.start",
+        replace: "row.start == 0xffffffffu",
     },
     Canary {
         bug: "a neighbouring lane's phi for the last of eight pairs",
