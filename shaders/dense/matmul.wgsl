@@ -112,7 +112,7 @@ fn store(staged: Staged, local: u32) {
     tile_b[slot(b1.x, b1.y)] = staged.b1;
 }
 
-// 32 neighbours, which many GPUs run as one subgroup, have 4 x 8 blocks: they read 12 vec4s, not 17 or 18.
+// 32 neighbours, which many GPUs run as one subgroup, have 4 x 8 blocks: they read 12 vec4s, not 18.
 const ACROSS: u32 = SIDE / 8u;
 
 @compute @workgroup_size(SIZE)
