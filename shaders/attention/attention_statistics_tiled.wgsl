@@ -3,8 +3,8 @@
 //
 // A workgroup of 64 has 8 ROWS own rows, queries (rows) or keys (columns), and walks along the other side. An
 // invocation adds up what its own columns of the tile say about its ROWS rows; at the end, eight invocations
-// put their sums of a row together. No weight is ever stored. Workgroup memory: 512 (ROWS + COLUMNS) + 1,024 ROWS
-// bytes, 16 KiB at 8 x 8.
+// put their sums of a row together. No weight is ever stored. Workgroup memory: 512 (ROWS + 4) + 1,024 ROWS
+// bytes, 14 KiB with 8 rows.
 
 @group(0) @binding(3) var<storage, read> weights: array<f32>;                 // [batch, queries]
 @group(0) @binding(6) var<storage, read_write> row_parts: array<vec4<u32>>;   // [slices, batch, heads, queries]
@@ -12,13 +12,57 @@
 
 var<workgroup> parts: array<vec4<u32>, 8u * TILE_ROWS>;                       // [8, own rows]
 
-// Within the tile.
-fn own_row(local: u32, r: u32) -> u32 {
-    return first_row(local, r / 4u) + r % 4u;
+// What four rows know of the keys so far.
+struct RowParts { l: vec4<f32>, entropy: vec4<f32>, distance: vec4<f32>, best: vec4<f32>, best_at: vec4<u32> }
+
+fn surprises(w: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(surprise(w.x, d.x), surprise(w.y, d.y), surprise(w.z, d.z), surprise(w.w, d.w));
 }
 
-fn total(v: vec4<f32>) -> f32 {
-    return (v.x + v.y) + (v.z + v.w);
+// From the patches of four rows to that of a key.
+fn patch_distances(row: u32, key: u32) -> vec4<f32> {
+    let point = patch_point(key);
+    return vec4<f32>(patch_distance(patch_point(row), point), patch_distance(patch_point(row + 1u), point),
+                     patch_distance(patch_point(row + 2u), point), patch_distance(patch_point(row + 3u), point));
+}
+
+fn add_key(parts: RowParts, s: vec4<f32>, row: u32, key: u32) -> RowParts {
+    var p = parts;
+    let d = s - p.l;
+    let w = select(probabilities(d), vec4<f32>(), s == vec4<f32>(HIDDEN));
+    p.entropy += surprises(w, d);
+    if GRID { p.distance += w * patch_distances(row, key); }
+    let is_better = s > p.best;
+    p.best = select(p.best, s, is_better);
+    p.best_at = select(p.best_at, vec4<u32>(key), is_better);
+    return p;
+}
+
+// Keys take turns.
+fn add_keys(parts: RowParts, s: mat4x4<f32>, row: u32, key: u32) -> RowParts {
+    var t = transpose(s);
+    var p = parts;
+    for (var c = 0u; c < 4u; c++) {
+        p = add_key(p, t[0], row, key + c);
+        t = mat4x4<f32>(t[1], t[2], t[3], t[0]);
+    }
+    return p;
+}
+
+fn no_keys(p: Place, row: u32) -> RowParts {
+    return RowParts(four_terms(p.batch, p.head, p.row + row, params.row_end - 1u).l, vec4<f32>(), vec4<f32>(),
+                    vec4<f32>(HIDDEN), vec4<u32>(NO_KEY));
+}
+
+fn put_row_parts(local: u32, quad: u32, p: RowParts) {
+    let at = local % 8u * TILE_ROWS + first_row(local, quad);
+    let entropy = bitcast<vec4<u32>>(p.entropy);
+    let distance = bitcast<vec4<u32>>(p.distance);
+    let best = bitcast<vec4<u32>>(p.best);
+    parts[at] = vec4<u32>(entropy.x, distance.x, best.x, p.best_at.x);
+    parts[at + 1u] = vec4<u32>(entropy.y, distance.y, best.y, p.best_at.y);
+    parts[at + 2u] = vec4<u32>(entropy.z, distance.z, best.z, p.best_at.z);
+    parts[at + 3u] = vec4<u32>(entropy.w, distance.w, best.w, p.best_at.w);
 }
 
 @compute @workgroup_size(64)
@@ -28,54 +72,24 @@ fn rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     if group >= params.groups { return; }
     let p = place(group, TILE_ROWS);
     let b = base_of(p.batch, p.head, p.head / params.sharing, p.head);
-    let last = params.row_end - 1u;
-    var l: array<f32, ROWS>;
-    var entropy: array<f32, ROWS>;
-    var distance: array<f32, ROWS>;
-    var best: array<f32, ROWS>;
-    var best_at: array<u32, ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-        l[r] = row_terms(p.batch, p.head, min(p.row + own_row(local, r), last)).x;
-        entropy[r] = 0.0;
-        distance[r] = 0.0;
-        best[r] = HIDDEN;
-        best_at[r] = NO_KEY;
-    }
+    let row0 = first_row(local, 0u);
+    let row1 = first_row(local, 1u);
+    var above = no_keys(p, row0);
+    var below = no_keys(p, row1);
     let range = key_range(p.slice, p.row, TILE_ROWS);
     for (var j = range.x; j < range.y; j += TILE_COLUMNS) {
         compute_products(b, p.row, j, range.y, local);
         to_scores(b, p.row, j, range.y, local);
-        for (var c4 = 0u; c4 < COLUMNS4; c4++) {
-            let key = j + first_column(local, c4);
-            let point0 = patch_point(key);
-            let point1 = patch_point(key + 1u);
-            let point2 = patch_point(key + 2u);
-            let point3 = patch_point(key + 3u);
-            for (var r = 0u; r < ROWS; r++) {
-                let s = products[r * COLUMNS4 + c4];
-                let d = s - vec4<f32>(l[r]);
-                let w = select(probabilities(d), vec4<f32>(), s == vec4<f32>(HIDDEN));
-                entropy[r] += (surprise(w.x, d.x) + surprise(w.y, d.y)) + (surprise(w.z, d.z) + surprise(w.w, d.w));
-                if GRID {
-                    let own = patch_point(p.row + own_row(local, r));
-                    distance[r] += total(w * vec4<f32>(patch_distance(own, point0), patch_distance(own, point1),
-                                                       patch_distance(own, point2), patch_distance(own, point3)));
-                }
-                if s.x > best[r] { best[r] = s.x; best_at[r] = key; }
-                if s.y > best[r] { best[r] = s.y; best_at[r] = key + 1u; }
-                if s.z > best[r] { best[r] = s.z; best_at[r] = key + 2u; }
-                if s.w > best[r] { best[r] = s.w; best_at[r] = key + 3u; }
-            }
-        }
+        let key = j + first_column(local);
+        above = add_keys(above, pairs0, p.row + row0, key);
+        if TALL { below = add_keys(below, pairs1, p.row + row1, key); }
     }
-    for (var r = 0u; r < ROWS; r++) {
-        parts[local % 8u * TILE_ROWS + own_row(local, r)] =
-            vec4<u32>(bitcast<u32>(entropy[r]), bitcast<u32>(distance[r]), bitcast<u32>(best[r]), best_at[r]);
-    }
+    put_row_parts(local, 0u, above);
+    if TALL { put_row_parts(local, 1u, below); }
     workgroupBarrier();
     let at = ((p.slice * params.batch + p.batch) * params.heads + p.head) * params.queries;
     for (var row = local; row < TILE_ROWS; row += 64u) {
-        if p.row + row > last { continue; }
+        if p.row + row >= params.row_end { continue; }
         var row_entropy = 0.0;
         var row_distance = 0.0;
         var highest = HIDDEN;
@@ -95,6 +109,31 @@ fn rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     }
 }
 
+// What four rows of keys receive from four columns of queries.
+fn received(b: Base, s: mat4x4<f32>, first: u32) -> vec4<f32> {
+    let last = params.queries - 1u;
+    let l = four_terms(b.batch, b.head, first, last).l;
+    var weight = vec4<f32>(1.0);
+    if WEIGHTED {
+        let at = b.batch * params.queries;
+        weight = vec4<f32>(weights[at + min(first, last)], weights[at + min(first + 1u, last)],
+                           weights[at + min(first + 2u, last)], weights[at + min(first + 3u, last)]);
+    }
+    let hidden = vec4<f32>(HIDDEN);
+    let w = column_probabilities(s, l);
+    return row_sums(mat4x4<f32>(select(w[0] * weight, vec4<f32>(), s[0] == hidden), select(w[1] * weight, vec4<f32>(), s[1] == hidden),
+                                select(w[2] * weight, vec4<f32>(), s[2] == hidden), select(w[3] * weight, vec4<f32>(), s[3] == hidden)));
+}
+
+fn put_mass(local: u32, quad: u32, mass: vec4<f32>) {
+    let at = local % 8u * TILE_ROWS + first_row(local, quad);
+    let bits = bitcast<vec4<u32>>(mass);
+    parts[at] = vec4<u32>(bits.x, 0u, 0u, 0u);
+    parts[at + 1u] = vec4<u32>(bits.y, 0u, 0u, 0u);
+    parts[at + 2u] = vec4<u32>(bits.z, 0u, 0u, 0u);
+    parts[at + 3u] = vec4<u32>(bits.w, 0u, 0u, 0u);
+}
+
 @compute @workgroup_size(64)
 fn columns(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
            @builtin(local_invocation_index) local: u32) {
@@ -102,31 +141,17 @@ fn columns(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     if group >= params.groups { return; }
     let p = place(group, TILE_ROWS);
     let b = base_of(p.batch, p.head / params.sharing, p.head, p.head);
-    let last_query = params.queries - 1u;
-    var mass: array<f32, ROWS>;
-    for (var r = 0u; r < ROWS; r++) { mass[r] = 0.0; }
+    var above = vec4<f32>();
+    var below = vec4<f32>();
     let range = query_range(p.slice, p.row, TILE_ROWS);
     for (var i = range.x; i < range.y; i += TILE_COLUMNS) {
         compute_products(b, p.row, i, range.y, local);
         to_scores(b, p.row, i, range.y, local);
-        for (var c4 = 0u; c4 < COLUMNS4; c4++) {
-            let query = min(vec4<u32>(i + first_column(local, c4)) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last_query));
-            let l = vec4<f32>(row_terms(p.batch, p.head, query.x).x, row_terms(p.batch, p.head, query.y).x,
-                              row_terms(p.batch, p.head, query.z).x, row_terms(p.batch, p.head, query.w).x);
-            var weight = vec4<f32>(1.0);
-            if WEIGHTED {
-                let at = p.batch * params.queries;
-                weight = vec4<f32>(weights[at + query.x], weights[at + query.y], weights[at + query.z], weights[at + query.w]);
-            }
-            for (var r = 0u; r < ROWS; r++) {
-                let s = products[r * COLUMNS4 + c4];
-                mass[r] += total(select(probabilities(s - l) * weight, vec4<f32>(), s == vec4<f32>(HIDDEN)));
-            }
-        }
+        above += received(b, pairs0, i + first_column(local));
+        if TALL { below += received(b, pairs1, i + first_column(local)); }
     }
-    for (var r = 0u; r < ROWS; r++) {
-        parts[local % 8u * TILE_ROWS + own_row(local, r)] = vec4<u32>(bitcast<u32>(mass[r]), 0u, 0u, 0u);
-    }
+    put_mass(local, 0u, above);
+    if TALL { put_mass(local, 1u, below); }
     workgroupBarrier();
     let at = ((p.slice * params.batch + p.batch) * params.heads + p.head) * params.keys;
     for (var row = local; row < TILE_ROWS; row += 64u) {

@@ -242,10 +242,10 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
         load_other(other_at + key * params.other_row, is_there, lane);
         load_other_values(values_at + key * params.other_values_row, is_there, lane);
         let t = products(false);
-        let s = mat4x4<f32>(scores(scale * t[0], p.batch, p.head, queries, row_of(j), is_there.x),
-                            scores(scale * t[1], p.batch, p.head, queries, row_of(j + 1u), is_there.y),
-                            scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.z),
-                            scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.w));
+        let s = mat4x4<f32>(scores(scale * t[0], p.batch, p.head, queries, row_of(j), is_there.xxxx),
+                            scores(scale * t[1], p.batch, p.head, queries, row_of(j + 1u), is_there.yyyy),
+                            scores(scale * t[2], p.batch, p.head, queries, row_of(j + 2u), is_there.zzzz),
+                            scores(scale * t[3], p.batch, p.head, queries, row_of(j + 3u), is_there.wwww));
         let w = mat4x4<f32>(probabilities(s[0] - l), probabilities(s[1] - l), probabilities(s[2] - l), probabilities(s[3] - l));
         let dp = products(true);
         let ds = mat4x4<f32>(score_gradients(s[0], w[0], dp[0], factor, d), score_gradients(s[1], w[1], dp[1], factor, d),
@@ -316,10 +316,10 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                                    subgroupShuffle(weight, 2u), subgroupShuffle(weight, 3u));
             }
             let t = products(false);
-            let s = mat4x4<f32>(scores(scale * t[0], p.batch, head, row_of(i), keys, is_there.x),
-                                scores(scale * t[1], p.batch, head, row_of(i + 1u), keys, is_there.y),
-                                scores(scale * t[2], p.batch, head, row_of(i + 2u), keys, is_there.z),
-                                scores(scale * t[3], p.batch, head, row_of(i + 3u), keys, is_there.w));
+            let s = mat4x4<f32>(scores(scale * t[0], p.batch, head, row_of(i), keys, is_there.xxxx),
+                                scores(scale * t[1], p.batch, head, row_of(i + 1u), keys, is_there.yyyy),
+                                scores(scale * t[2], p.batch, head, row_of(i + 2u), keys, is_there.zzzz),
+                                scores(scale * t[3], p.batch, head, row_of(i + 3u), keys, is_there.wwww));
             let w = mat4x4<f32>(probabilities(s[0] - subgroupShuffle(term, 0u)),
                                 probabilities(s[1] - subgroupShuffle(term, 2u)),
                                 probabilities(s[2] - subgroupShuffle(term, 4u)),

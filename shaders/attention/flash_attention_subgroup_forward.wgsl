@@ -221,10 +221,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
             let is_there = vec2<bool>(has_key(p.batch, j, range.y), has_key(p.batch, j + 1u, range.y));
             load_keys(other_at + key * params.other_row, is_there, lane);
             let t = products();
-            let s = mat4x4<f32>(scores(score_factor * t[0], p.batch, p.head, above, row_of(j), is_there.x),
-                                scores(score_factor * t[1], p.batch, p.head, above, row_of(j + 1u), is_there.y),
-                                scores(score_factor * t[2], p.batch, p.head, below, row_of(j), is_there.x),
-                                scores(score_factor * t[3], p.batch, p.head, below, row_of(j + 1u), is_there.y));
+            let s = mat4x4<f32>(scores(score_factor * t[0], p.batch, p.head, above, row_of(j), is_there.xxxx),
+                                scores(score_factor * t[1], p.batch, p.head, above, row_of(j + 1u), is_there.yyyy),
+                                scores(score_factor * t[2], p.batch, p.head, below, row_of(j), is_there.xxxx),
+                                scores(score_factor * t[3], p.batch, p.head, below, row_of(j + 1u), is_there.yyyy));
             var w: mat4x4<f32>;
             if KNOWN {
                 w = mat4x4<f32>(probabilities(s[0] - m[0]), probabilities(s[1] - m[0]),

@@ -103,9 +103,10 @@ fn score_scale(head: u32) -> f32 {
 
 // Factor of a query row's values: the gate of its head, or a weight of its own.
 fn row_weight(batch: u32, head: u32, query: u32) -> f32 {
-    if WEIGHTS { return side[params.weights_at + (batch * params.heads + head) * params.queries + query]; }
-    if HEADS { return side[2u * head + 1u]; }
-    return 1.0;
+    var weight = 1.0;
+    if HEADS { weight = side[2u * head + 1u]; }
+    if WEIGHTS { weight = side[params.weights_at + (batch * params.heads + head) * params.queries + query]; }
+    return weight;
 }
 
 // log2(e) L and D of a query row.
@@ -118,8 +119,9 @@ fn row_terms(batch: u32, head: u32, query: u32) -> vec2<f32> {
 const NOWHERE: u32 = 0xffffffffu;
 
 fn grid_place(token: u32) -> vec2<u32> {
-    if BIAS != 2u { return vec2<u32>(); }
-    return patch_place(token);
+    var place = vec2<u32>();
+    if BIAS == 2u { place = patch_place(token); }
+    return place;
 }
 
 fn patch_place(token: u32) -> vec2<u32> {
@@ -130,12 +132,12 @@ fn patch_place(token: u32) -> vec2<u32> {
 // The score of a visible key from the scaled product of its query and itself.
 fn add_bias(product: f32, batch: u32, head: u32, query: u32, key: u32,
             query_place: vec2<u32>, key_place: vec2<u32>) -> f32 {
-    if BIAS == 0u { return product; }
     var b = 0.0;
     if BIAS == 1u {
         b = bias[batch * params.bias_batch + head * params.bias_head + query * params.keys + key];
-    } else {
-        let is_placed = query_place.y != NOWHERE && key_place.y != NOWHERE;
+    }
+    if BIAS == 2u {
+        let is_placed = (query_place.y != NOWHERE) & (key_place.y != NOWHERE);
         let down = query_place.x + params.grid_height - 1u - key_place.x;
         let right = query_place.y + params.grid_width - 1u - key_place.y;
         let at = (down * (2u * params.grid_width - 1u) + right) * params.heads + head;

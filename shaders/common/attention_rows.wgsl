@@ -1,8 +1,8 @@
-// Scores of four rows at a time, for the variants of flash attention on CPU adapters.
+// Scores of four pairs at a time, without branches.
 
 // Below every score, and far above HIDDEN: exp2(HIDDEN - m) is 0.
 const FLOOR: f32 = -2.0e38;
-// Such adapters run both sides of every branch. So rows that are not there are zeros with hidden scores; only
+// CPU adapters run both sides of every branch. So rows that are not there are zeros with hidden scores; only
 // where a window or a matrix hides single pairs are these kept out of the sums one by one, lest NaN spread
 // as 0 * NaN.
 const CAREFUL: bool = WINDOW || BIAS == 1u;
@@ -24,7 +24,7 @@ fn row_of(row: u32) -> Rows {
     return Rows(vec4<u32>(row), vec4<u32>(x.x), vec4<u32>(x.y));
 }
 
-fn scores(product: vec4<f32>, batch: u32, head: u32, q: Rows, k: Rows, is_there: bool) -> vec4<f32> {
+fn scores(product: vec4<f32>, batch: u32, head: u32, q: Rows, k: Rows, is_there: vec4<bool>) -> vec4<f32> {
     var s = product;
     if BIAS > 0u {
         let query = min(q.row, vec4<u32>(params.queries - 1u));

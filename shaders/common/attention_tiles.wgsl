@@ -1,48 +1,60 @@
 // Tiles of scores in registers, for GPUs; attention/flash_attention_tiled.wgsl says how.
 //
-// A workgroup of 64 has 8 ROWS own rows and 8 COLUMNS other rows at a time, an invocation ROWS x COLUMNS of
-// their pairs. Workgroup memory: 512 (ROWS + COLUMNS) bytes.
+// A workgroup of 64 has 8 ROWS own rows and 32 other rows at a time, an invocation ROWS x 4 of their pairs: those
+// of its upper four rows in `pairs0`, and of its lower four, where it has eight, in `pairs1`. Workgroup memory:
+// 512 (ROWS + 4) bytes.
 
+const TALL: bool = ROWS > 4u;       // an invocation has eight rows, else four
 const STEP: u32 = 16u;
-const ROWS4: u32 = ROWS / 4u;
-const COLUMNS4: u32 = COLUMNS / 4u;
+const COLUMNS: u32 = 4u;
 const TILE_ROWS: u32 = 8u * ROWS;
 const TILE_COLUMNS: u32 = 8u * COLUMNS;
 const TILE_ROWS4: u32 = TILE_ROWS / 4u;
 const TILE_COLUMNS4: u32 = TILE_COLUMNS / 4u;
 const STAGE_OWN: u32 = STEP * TILE_ROWS4;
 const STAGE: u32 = STAGE_OWN + STEP * TILE_COLUMNS4;
-const PRODUCTS: u32 = ROWS * COLUMNS4;
 
 var<workgroup> stage: array<vec4<f32>, STAGE>;        // [STEP, own rows], [STEP, other rows]
-var<private> products: array<vec4<f32>, PRODUCTS>;    // [ROWS, COLUMNS]
+var<private> pairs0: mat4x4<f32>;
+var<private> pairs1: mat4x4<f32>;
 
-// Rows four `quad` of this invocation, and columns four `quad`, within the tile.
+// The upper (0) or lower (1) four rows of this invocation, and its four columns, within the tile.
 fn first_row(local: u32, quad: u32) -> u32 {
     return 4u * (8u * quad + local / 8u);
 }
 
-fn first_column(local: u32, quad: u32) -> u32 {
-    return 4u * (8u * quad + local % 8u);
+fn first_column(local: u32) -> u32 {
+    return 4u * (local % 8u);
 }
 
+// Where column k of four staged rows lies: invocations that store neighbouring columns use banks of their own.
+fn own_slot(k: u32, quad: u32) -> u32 {
+    return k * TILE_ROWS4 + (quad ^ (k / 4u * 2u));
+}
+
+fn other_slot(k: u32, quad: u32) -> u32 {
+    return STAGE_OWN + k * TILE_COLUMNS4 + (quad ^ (k / 4u * 2u));
+}
+
+// Rows that are not there are zeros. No branches: SwiftShader takes minutes for many early returns in a loop.
 fn own_block(at: u32, row: u32, block: u32) -> vec4<f32> {
-    if row >= params.row_end { return vec4<f32>(); }
-    return get_own(at + row * params.own_row, block);
+    let v = get_own(at + min(row, params.row_end - 1u) * params.own_row, block);
+    return select(vec4<f32>(), v, row < params.row_end);
 }
 
-// Whether another row, before `end`, is there; keys may be masked.
-fn is_there(batch: u32, row: u32, end: u32) -> bool {
-    return row < end && (TRANSPOSED || !is_masked(batch, row));
+// Keys may be masked.
+fn is_there(batch: u32, row: u32) -> bool {
+    return TRANSPOSED || !is_masked(batch, row);
 }
 
 fn other_block(at: u32, batch: u32, row: u32, end: u32, block: u32) -> vec4<f32> {
-    if !is_there(batch, row, end) { return vec4<f32>(); }
-    return get_other(at + row * params.other_row, block);
+    let own = min(row, end - 1u);
+    return select(vec4<f32>(), get_other(at + own * params.other_row, block), (row < end) & is_there(batch, own));
 }
 
-// Four columns of four rows.
-fn put_stage(first: u32, width: u32, t: mat4x4<f32>) {
+// Four columns of four rows, from a row each.
+fn put_stage(first: u32, width: u32, rows: mat4x4<f32>) {
+    let t = transpose(rows);
     stage[first] = t[0];
     stage[first + width] = t[1];
     stage[first + 2u * width] = t[2];
@@ -53,9 +65,9 @@ fn stage_own(at: u32, row: u32, block: u32, local: u32) {
     for (var i = local; i < TILE_ROWS; i += 64u) {
         let r = row + i / 4u * 4u;
         let c = block + i % 4u;
-        put_stage(i % 4u * 4u * TILE_ROWS4 + i / 4u, TILE_ROWS4,
-                  transpose(mat4x4<f32>(own_block(at, r, c), own_block(at, r + 1u, c),
-                                        own_block(at, r + 2u, c), own_block(at, r + 3u, c))));
+        put_stage(own_slot(i % 4u * 4u, i / 4u), TILE_ROWS4,
+                  mat4x4<f32>(own_block(at, r, c), own_block(at, r + 1u, c),
+                              own_block(at, r + 2u, c), own_block(at, r + 3u, c)));
     }
 }
 
@@ -63,25 +75,27 @@ fn stage_other(at: u32, batch: u32, row: u32, end: u32, block: u32, local: u32) 
     for (var i = local; i < TILE_COLUMNS; i += 64u) {
         let r = row + i / 4u * 4u;
         let c = block + i % 4u;
-        put_stage(STAGE_OWN + i % 4u * 4u * TILE_COLUMNS4 + i / 4u, TILE_COLUMNS4,
-                  transpose(mat4x4<f32>(other_block(at, batch, r, end, c), other_block(at, batch, r + 1u, end, c),
-                                        other_block(at, batch, r + 2u, end, c), other_block(at, batch, r + 3u, end, c))));
+        put_stage(other_slot(i % 4u * 4u, i / 4u), TILE_COLUMNS4,
+                  mat4x4<f32>(other_block(at, batch, r, end, c), other_block(at, batch, r + 1u, end, c),
+                              other_block(at, batch, r + 2u, end, c), other_block(at, batch, r + 3u, end, c)));
     }
+}
+
+fn clear_pairs() {
+    pairs0 = mat4x4<f32>();
+    pairs1 = mat4x4<f32>();
 }
 
 // Adds the products of what is staged.
 fn add_products(local: u32) {
-    for (var k = 0u; k < STEP; k++) {
-        for (var r4 = 0u; r4 < ROWS4; r4++) {
-            let a = stage[k * TILE_ROWS4 + 8u * r4 + local / 8u];
-            for (var c4 = 0u; c4 < COLUMNS4; c4++) {
-                let b = stage[STAGE_OWN + k * TILE_COLUMNS4 + 8u * c4 + local % 8u];
-                let s = r4 * 4u * COLUMNS4 + c4;
-                products[s] = fma(a.xxxx, b, products[s]);
-                products[s + COLUMNS4] = fma(a.yyyy, b, products[s + COLUMNS4]);
-                products[s + 2u * COLUMNS4] = fma(a.zzzz, b, products[s + 2u * COLUMNS4]);
-                products[s + 3u * COLUMNS4] = fma(a.wwww, b, products[s + 3u * COLUMNS4]);
-            }
+    for (var k = 0u; k < STEP; k += 4u) {
+        let own_at = own_slot(k, local / 8u);
+        let other_at = other_slot(k, local % 8u);
+        for (var i = 0u; i < 4u; i++) {
+            let a0 = stage[own_at + i * TILE_ROWS4];
+            let b0 = stage[other_at + i * TILE_COLUMNS4];
+            pairs0 = add_outer(pairs0, a0, b0);
+            if TALL { pairs1 = add_outer(pairs1, stage[own_at + i * TILE_ROWS4 + 8u], b0); }
         }
     }
 }
@@ -99,7 +113,7 @@ fn base_of(batch: u32, own_head: u32, other_head: u32, query_head: u32) -> Base 
 
 // The products of own rows from `row` and other rows from `column`, before `end`.
 fn compute_products(b: Base, row: u32, column: u32, end: u32, local: u32) {
-    for (var i = 0u; i < PRODUCTS; i++) { products[i] = vec4<f32>(); }
+    clear_pairs();
     for (var block = 0u; block < D4; block += STEP / 4u) {
         workgroupBarrier();
         stage_own(b.own, row, block, local);
@@ -109,35 +123,95 @@ fn compute_products(b: Base, row: u32, column: u32, end: u32, local: u32) {
     }
 }
 
-// From product to score, of one pair.
-fn score(b: Base, product: f32, row: u32, row_place: vec2<u32>, column: u32, column_place: vec2<u32>, end: u32) -> f32 {
-    if row >= params.row_end || !is_there(b.batch, column, end) { return HIDDEN; }
-    if TRANSPOSED {
-        if !sees(column, row) { return HIDDEN; }
-        return add_bias(b.scale * product, b.batch, b.head, column, row, column_place, row_place);
-    }
-    if !sees(row, column) { return HIDDEN; }
-    return add_bias(b.scale * product, b.batch, b.head, row, column, row_place, column_place);
+// Which of four other rows are there.
+fn are_there(batch: u32, column: vec4<u32>, end: u32) -> vec4<bool> {
+    let c = min(column, vec4<u32>(end - 1u));
+    return (column < vec4<u32>(end)) & vec4<bool>(is_there(batch, c.x), is_there(batch, c.y), is_there(batch, c.z), is_there(batch, c.w));
+}
+
+fn queries_of(own: Rows, others: Rows) -> Rows {
+    var q = own;
+    if TRANSPOSED { q = others; }
+    return q;
+}
+
+fn keys_of(own: Rows, others: Rows) -> Rows {
+    var k = others;
+    if TRANSPOSED { k = own; }
+    return k;
+}
+
+// From products to scores: an own row and four others.
+fn row_scores(b: Base, p: vec4<f32>, row: u32, others: Rows, are_there: vec4<bool>) -> vec4<f32> {
+    let own = row_of(min(row, params.row_end - 1u));
+    let is_there = are_there & vec4<bool>(row < params.row_end);
+    return scores(b.scale * p, b.batch, b.head, queries_of(own, others), keys_of(own, others), is_there);
+}
+
+// Of four rows from `row` and four columns from `column`.
+fn block_scores(b: Base, p: mat4x4<f32>, row: u32, column: u32, end: u32) -> mat4x4<f32> {
+    let four = vec4<u32>(column) + FOUR;
+    let others = rows_of(min(four, vec4<u32>(end - 1u)));
+    let there = are_there(b.batch, four, end);
+    // Rows take turns at the first place: written out, so much code is minutes of SwiftShader's compilation.
+    var s = p;
+    for (var r = 0u; r < 4u; r++) { s = mat4x4<f32>(s[1], s[2], s[3], row_scores(b, s[0], row + r, others, there)); }
+    return s;
+}
+
+fn has_hidden_pair(s: mat4x4<f32>) -> bool {
+    let hidden = vec4<f32>(HIDDEN);
+    return any((s[0] == hidden) | (s[1] == hidden) | (s[2] == hidden) | (s[3] == hidden));
 }
 
 // All of this invocation's products become scores; whether some pair is hidden.
 fn to_scores(b: Base, row: u32, column: u32, end: u32, local: u32) -> bool {
+    let first = column + first_column(local);
     var is_hidden = false;
-    for (var c4 = 0u; c4 < COLUMNS4; c4++) {
-        let c = column + first_column(local, c4);
-        let place0 = grid_place(c);
-        let place1 = grid_place(c + 1u);
-        let place2 = grid_place(c + 2u);
-        let place3 = grid_place(c + 3u);
-        for (var r = 0u; r < ROWS; r++) {
-            let i = row + first_row(local, r / 4u) + r % 4u;
-            let place = grid_place(i);
-            let p = products[r * COLUMNS4 + c4];
-            let s = vec4<f32>(score(b, p.x, i, place, c, place0, end), score(b, p.y, i, place, c + 1u, place1, end),
-                              score(b, p.z, i, place, c + 2u, place2, end), score(b, p.w, i, place, c + 3u, place3, end));
-            products[r * COLUMNS4 + c4] = s;
-            is_hidden = is_hidden || any(s == vec4<f32>(HIDDEN));
+    if BIAS == 0u && !WINDOW && !MASK && row + TILE_ROWS <= params.row_end && column + TILE_COLUMNS <= end {
+        pairs0 = b.scale * pairs0;
+        pairs1 = b.scale * pairs1;
+    } else {
+        pairs0 = block_scores(b, pairs0, row + first_row(local, 0u), first, end);
+        is_hidden = has_hidden_pair(pairs0);
+        if TALL {
+            pairs1 = block_scores(b, pairs1, row + first_row(local, 1u), first, end);
+            is_hidden = is_hidden | has_hidden_pair(pairs1);
         }
     }
     return is_hidden;
+}
+
+// Of each row of a block, the sum over its columns.
+fn row_sums(s: mat4x4<f32>) -> vec4<f32> {
+    let t = transpose(s);
+    return (t[0] + t[1]) + (t[2] + t[3]);
+}
+
+// The weights of scores, with the log-sum-exps of the rows or of the columns.
+fn row_probabilities(s: mat4x4<f32>, l: vec4<f32>) -> mat4x4<f32> {
+    var w = s;
+    var rest = l;
+    for (var r = 0u; r < 4u; r++) {
+        w = mat4x4<f32>(w[1], w[2], w[3], probabilities(w[0] - rest.x));
+        rest = rest.yzwx;
+    }
+    return w;
+}
+
+fn column_probabilities(s: mat4x4<f32>, l: vec4<f32>) -> mat4x4<f32> {
+    var w = s;
+    for (var r = 0u; r < 4u; r++) { w = mat4x4<f32>(w[1], w[2], w[3], probabilities(w[0] - l)); }
+    return w;
+}
+
+// The log-sum-exps and D of four query rows from `row`; rows after `last` have those of `last`.
+struct FourTerms { l: vec4<f32>, d: vec4<f32> }
+
+fn four_terms(batch: u32, head: u32, row: u32, last: u32) -> FourTerms {
+    let x = row_terms(batch, head, min(row, last));
+    let y = row_terms(batch, head, min(row + 1u, last));
+    let z = row_terms(batch, head, min(row + 2u, last));
+    let w = row_terms(batch, head, min(row + 3u, last));
+    return FourTerms(vec4<f32>(x.x, y.x, z.x, w.x), vec4<f32>(x.y, y.y, z.y, w.y));
 }

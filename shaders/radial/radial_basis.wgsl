@@ -135,7 +135,9 @@ fn view(x: vec4<f32>, c: vec4<f32>, m: mat4x4<f32>) -> View {
     let u = x - c;
     let v = u * m;
     var t = select(dot(u, v), dot(v, v), SHAPE == GENERAL);
-    t = select(t, 0.0, t < 0.0);
+    // By its bits: a driver may make a maximum of a comparison, and a maximum swallows NaN.
+    let bits = bitcast<u32>(t);
+    t = select(t, 0.0, bits > 0x80000000u && bits <= 0xff800000u);
     return View(u, m, v, t);
 }
 

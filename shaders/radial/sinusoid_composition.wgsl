@@ -10,10 +10,7 @@
 //   has points x neighbours x features elements.
 //
 // forward: one invocation a point and item. backward_phi: one a point and SLOTS of its neighbours, for
-// which it reads dy once.
-// backward_phi_staged, for GPUs: workgroups of 8 points; 8 invocations a point share its items, so that
-// they read whole rows of dy (once for SLOTS neighbours) and of the weights, and add up in workgroup
-// memory (1,152 bytes).
+// which it reads dy once: on an H100 faster than eight invocations a point that add up in workgroup memory.
 // weight_gradient, frequency_gradient: a workgroup has a centre and TILE items; its LANES share the
 // pairs of the centre's list, four at a time against the wait for memory, and add up in a fixed order
 // (1,024 bytes for 8 lanes, 4,096 for 32).
@@ -38,8 +35,8 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
 
 struct Slots { a: Floats, b: Floats, c: Floats, d: Floats }
 
-// The products for SLOTS neighbours of a point from `slot` on, added up over every `lanes`th item.
-fn slot_sums(point: u32, slot: u32, lane: u32, lanes: u32) -> Slots {
+// The products for SLOTS neighbours of a point from `slot` on, added up over the items.
+fn slot_sums(point: u32, slot: u32) -> Slots {
     let end = point * K + K - 1u;
     let a = point * K + slot;
     let b = min(a + 1u, end);
@@ -54,7 +51,7 @@ fn slot_sums(point: u32, slot: u32, lane: u32, lanes: u32) -> Slots {
     let phi_c = phi[c];
     let phi_d = phi[d];
     var s = Slots();
-    for (var item = lane; item < params.items; item += lanes) {
+    for (var item = 0u; item < params.items; item++) {
         let g = dy[point * params.items + item];
         let m = frequency(item);
         s.a = fma(g * unpacked(weights[row_a + item]), psi_slope(phi_a, m), s.a);
@@ -76,43 +73,12 @@ fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     let blocks = (K + SLOTS - 1u) / SLOTS;
     let slot = i % blocks * SLOTS;
     let pair = i / blocks * K + slot;
-    let s = slot_sums(i / blocks, slot, 0u, 1u);
+    let s = slot_sums(i / blocks, slot);
     dphi[pair] = lanes_sum(s.a);
     if SLOTS > 1u {
         if slot + 1u < K { dphi[pair + 1u] = lanes_sum(s.b); }
         if slot + 2u < K { dphi[pair + 2u] = lanes_sum(s.c); }
         if slot + 3u < K { dphi[pair + 3u] = lanes_sum(s.d); }
-    }
-}
-
-// [8 points, SLOTS, 8 lanes]; one column more than there are lanes, against conflicts of banks.
-var<workgroup> products: array<f32, 72u * SLOTS>;
-
-@compute @workgroup_size(64)
-fn backward_phi_staged(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-                       @builtin(local_invocation_index) local: u32) {
-    let group = linear_group(params.first_group, id, n);
-    if group >= params.groups { return; }
-    let lane = local % 8u;
-    let point = min(group * 8u + local / 8u, params.points - 1u);
-    let to = local / 8u * SLOTS * 9u + lane;
-    for (var first = 0u; first < K; first += SLOTS) {
-        let s = slot_sums(point, first, lane, 8u);
-        products[to] = lanes_sum(s.a);
-        if SLOTS > 1u {
-            products[to + 9u] = lanes_sum(s.b);
-            products[to + 18u] = lanes_sum(s.c);
-            products[to + 27u] = lanes_sum(s.d);
-        }
-        workgroupBarrier();
-        let slot = first + local % SLOTS;
-        let pair = (group * 8u + local / SLOTS) * K + slot;
-        if local < 8u * SLOTS && slot < K && pair < params.count {
-            var total = 0.0;
-            for (var other = 0u; other < 8u; other++) { total += products[local * 9u + other]; }
-            dphi[pair] = total;
-        }
-        if first + SLOTS < K { workgroupBarrier(); }
     }
 }
 

@@ -76,14 +76,14 @@ static TILED: Shaders = Shaders {
     rows: entry!(
         "attention/attention_statistics_tiled",
         "rows",
-        [attention_tiles],
+        [blocks, attention_rows, attention_tiles],
         "unused",
         write("row_parts").vec4()
     ),
     columns: entry!(
         "attention/attention_statistics_tiled",
         "columns",
-        [attention_tiles],
+        [blocks, attention_rows, attention_tiles],
         "weights",
         write("column_parts")
     ),
@@ -128,10 +128,10 @@ struct Params {
     share: f32,
 }
 
-/// Rows of a workgroup, and of its tile's columns, in both variants.
+/// Rows of a workgroup in both variants.
 const ROWS: u32 = 64;
 /// Workgroup memory of the tiled variant.
-const TILED_BYTES: u32 = 16 << 10;
+const TILED_BYTES: u32 = 14 << 10;
 
 /// Without what P does not depend on.
 fn weights_of(config: &AttentionConfig) -> AttentionConfig {
@@ -179,7 +179,7 @@ impl<'a> Statistics<'a> {
     fn constants(&self, kind: Kind) -> Constants {
         let constants = self.pass.score_constants(kind);
         match self.pass.variant {
-            AttentionVariant::Tiled => constants.u32("ROWS", ROWS / 8).u32("COLUMNS", ROWS / 8),
+            AttentionVariant::Tiled => constants.u32("ROWS", ROWS / 8),
             _ => constants,
         }
     }

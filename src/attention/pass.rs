@@ -136,7 +136,8 @@ macro_rules! variant {
 
 static PLAIN: Shaders = variant!("attention/flash_attention", []);
 
-static TILED: Shaders = variant!("attention/flash_attention_tiled", [attention_tiles]);
+static TILED: Shaders =
+    variant!("attention/flash_attention_tiled", [blocks, attention_rows, attention_tiles]);
 static SUBGROUP: Shaders = variant!(
     "attention/flash_attention_subgroup_forward",
     "attention/flash_attention_subgroup_backward",
@@ -299,44 +300,52 @@ pub(super) enum Kind {
     Keys,
 }
 
-/// Own and other rows of an invocation of the tiled variant; a workgroup has eight times as many.
+/// Own rows of an invocation of the tiled variant; a workgroup has eight times as many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tile {
     rows: u32,
-    columns: u32,
 }
 
 impl Tile {
     /// Invocations of a workgroup.
     const WORKGROUP: u32 = 64;
+    /// Other rows that a workgroup has at a time.
+    const COLUMNS: u32 = 32;
     /// Registers of an invocation for scores and sums: what leaves enough workgroups side by side.
     const REGISTERS: u32 = 160;
-    const SMALLEST: Self = Self { rows: 4, columns: 4 };
+    /// Workgroups of the taller tiles that keep a large GPU busy: with fewer, more of the others are faster.
+    const BUSY: u64 = 1024;
+    const TALL: Self = Self { rows: 8 };
+    const SMALLEST: Self = Self { rows: 4 };
 
     /// Bytes of workgroup memory: the staged columns, the weights, and a word.
     fn bytes(self) -> u32 {
-        512 * (self.rows + self.columns) + 256 * self.rows * self.columns + 4
+        512 * (self.rows + 4) + 1024 * self.rows + 4
     }
 
     fn registers(self, kind: Kind, config: &AttentionConfig) -> u32 {
         // Every eighth block of four columns.
         let [d, dv] = [config.head_dim, config.value_dim()].map(|n| n.div_ceil(32) * 4);
-        let (products, sums) = match kind {
-            Kind::Forward => (1, dv),
-            Kind::Queries => (2, d),
-            Kind::Keys => (2, d + dv),
+        let sums = match kind {
+            Kind::Forward => dv,
+            Kind::Queries => d,
+            Kind::Keys => d + dv,
         };
-        self.rows * (products * self.columns + sums)
+        self.rows * (4 + sums)
     }
 
-    /// The largest that the limits and the registers allow.
+    /// The tallest that the limits, the registers and the number of rows allow.
     fn solve(kind: Kind, config: &AttentionConfig, caps: &Capabilities) -> Self {
-        [Self { rows: 8, columns: 8 }, Self { rows: 8, columns: 4 }]
-            .into_iter()
-            .find(|tile| {
-                tile.bytes() <= caps.workgroup_bytes() && tile.registers(kind, config) <= Self::REGISTERS
-            })
-            .unwrap_or(Self::SMALLEST)
+        let (heads, rows) = match kind {
+            Kind::Keys => (config.kv_heads(), config.keys),
+            _ => (config.heads, config.queries),
+        };
+        let workgroups = u64::from(config.batch) * u64::from(heads) * u64::from(rows.div_ceil(64));
+        let suits = Self::TALL.bytes() <= caps.workgroup_bytes()
+            && Self::TALL.registers(kind, config) <= Self::REGISTERS
+            // CPU adapters are never short of work.
+            && (caps.cpu || workgroups >= Self::BUSY);
+        if suits { Self::TALL } else { Self::SMALLEST }
     }
 }
 
@@ -547,10 +556,7 @@ impl<'a> Pass<'a> {
         match self.variant {
             AttentionVariant::Plain => constants,
             AttentionVariant::Subgroup => constants.subgroups(),
-            AttentionVariant::Tiled => {
-                let Tile { rows, columns } = Tile::solve(kind, self.config, self.caps);
-                constants.u32("ROWS", rows).u32("COLUMNS", columns)
-            }
+            AttentionVariant::Tiled => constants.u32("ROWS", Tile::solve(kind, self.config, self.caps).rows),
         }
     }
 
@@ -610,9 +616,8 @@ impl<'a> Pass<'a> {
             // Short loops with fixed ends are straight-line code.
             AttentionVariant::Plain => (1, if d.max(dv) <= 16 { 1 } else { 4 + columns }),
             AttentionVariant::Tiled => {
-                let tile = 8 * Tile::solve(kind, self.config, self.caps).columns;
                 // Sixteen columns are staged and multiplied at a time; sums read a few tokens at a time.
-                (tile, 6 * columns + 4 * u64::from(tile))
+                (Tile::COLUMNS, 6 * columns + 4 * u64::from(Tile::COLUMNS))
             }
             // Two keys at a time: a round, and two more where they raise the maximum.
             AttentionVariant::Subgroup if kind == Kind::Forward => (2, 3),

@@ -14,7 +14,7 @@ pub enum SinusoidCompositionVariant {
     Plain,
     /// For CPU adapters: pairs are read eight at a time and shared by shuffles. Needs subgroups of 8.
     Subgroup,
-    /// For GPUs: the forward pass of `Plain`; sums of the backward pass in workgroup memory.
+    /// For GPUs: sums over the centres' lists in workgroup memory; the rest as `Plain`, which is faster there.
     Staged,
 }
 
@@ -32,7 +32,7 @@ impl SinusoidCompositionVariant {
         if self == Self::Subgroup && caps.subgroups != Some((8, 8)) {
             return Err(Error::FeatureMissing { what, feature: "SUBGROUP of size 8" });
         }
-        check_workgroup(what, WORKGROUP, if self == Self::Staged { 1152 } else { 0 }, caps)
+        check_workgroup(what, WORKGROUP, if self == Self::Staged { 1024 } else { 0 }, caps)
     }
 
     fn name(self) -> &'static str {
@@ -107,7 +107,7 @@ struct Params {
 /// Entry points with one way to read items and weights.
 struct Shaders {
     forward: [Shader; 2],
-    backward_phi: [Shader; 2],
+    backward_phi: Shader,
     weight_gradient: [Shader; 2],
     frequency_gradient: [Shader; 2],
 }
@@ -126,10 +126,7 @@ macro_rules! shaders {
                 shader!("radial/sinusoid_composition", "forward", $common, $forward),
                 shader!("radial/sinusoid_composition_subgroup", "forward", $common, $forward),
             ],
-            backward_phi: [
-                shader!("radial/sinusoid_composition", "backward_phi", $common, $phi),
-                shader!("radial/sinusoid_composition", "backward_phi_staged", $common, $phi),
-            ],
+            backward_phi: shader!("radial/sinusoid_composition", "backward_phi", $common, $phi),
             weight_gradient: [
                 shader!("radial/sinusoid_composition", "weight_gradient", $common, $weight),
                 shader!("radial/sinusoid_composition_subgroup", "weight_gradient", $common, $weight),
@@ -417,19 +414,11 @@ impl SinusoidCompositionBackward {
         let shaders = forward.shaders();
         let (pairs, items) = (forward.pairs(), u64::from(forward.items()));
         let inputs = 8 * pairs + 4 * forward.outputs();
-        let blocks = u64::from(forward.points.div_ceil(8));
         if *phi {
             let cost = Cost::new(forward.flops(4), inputs + forward.weight_bytes() + 4 * pairs);
             let slots = u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
-            let mut push = |at: usize, count: u64, groups: u64| -> Result<()> {
-                let shader = &shaders.backward_phi[at];
-                plan.launches.push(forward.launch(shader, [WORKGROUP, 1], (count, groups), cost, caps)?);
-                Ok(())
-            };
-            match variant {
-                Variant::Staged => push(1, pairs, blocks)?,
-                _ => push(0, slots, slots.div_ceil(WORKGROUP.into()))?,
-            }
+            let (shader, groups) = (&shaders.backward_phi, slots.div_ceil(WORKGROUP.into()));
+            plan.launches.push(forward.launch(shader, [WORKGROUP, 1], (slots, groups), cost, caps)?);
         }
         let fewest = fewest_lanes("points", pairs, 32, caps)?;
         let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 }.max(fewest);

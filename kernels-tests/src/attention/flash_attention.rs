@@ -424,8 +424,8 @@ pub const CANARIES: &[Canary] = &[
         bug: "the sum of weights not scaled down when a higher score comes",
         kernel: "attention/flash_attention",
         shader: "attention/flash_attention_tiled::forward",
-        find: "l[r4] *= shrink;",
-        replace: "",
+        find: "Running(highest, shrink * r.l, shrink)",
+        replace: "Running(highest, r.l, shrink)",
     },
     Canary {
         bug: "a missed barrier between the weights of a tile and their use",
@@ -446,8 +446,29 @@ pub const CANARIES: &[Canary] = &[
         bug: "hidden pairs in the sums",
         kernel: "attention/flash_attention",
         shader: "attention/flash_attention_tiled::backward_keys",
-        find: "if CAREFUL && careful && w == HIDDEN { return sum; }",
-        replace: "if w == HIDDEN { return fma(vec4<f32>(0.0), v, sum); }",
+        find: "return select(fma(vec4<f32>(w), v, sum), sum, w == HIDDEN);",
+        replace: "return fma(vec4<f32>(select(w, 0.0, w == HIDDEN)), v, sum);",
+    },
+    Canary {
+        bug: "the lower rows of keys take the weights of the upper ones",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::backward_keys",
+        find: "add_row(tile[w], tile[w + LOWER]",
+        replace: "add_row(tile[w], tile[w]",
+    },
+    Canary {
+        bug: "the weights that waited for the values' products come back from another block",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::backward_queries",
+        find: "let w = get_tile(local, r4, c4);",
+        replace: "let w = get_tile(local, r4, 0u);",
+    },
+    Canary {
+        bug: "a query's factor not in the gradient of the values",
+        kernel: "attention/flash_attention",
+        shader: "attention/flash_attention_tiled::backward_keys",
+        find: "if TRANSPOSED && (HEADS || WEIGHTS) {",
+        replace: "if !TRANSPOSED && (HEADS || WEIGHTS) {",
     },
     Canary {
         bug: "a higher score raises the maximum, but the sums stay as they are",
@@ -606,6 +627,9 @@ pub fn cases() -> Vec<Case> {
     for n in [7, 64, 65] {
         table.add("plain", two(n), 2.0, ALL, same);
     }
+    // Workgroups enough for the taller tiles of a GPU.
+    let many = AttentionConfig { batch: 32, heads: 16, ..square(66, 8) };
+    table.add("many heads", many, 2.0, &[TILED], same);
     let sliced = AttentionConfig { queries: 150, keys: 140, slices: Some(2), ..two(1) };
     table.add("slices", sliced, 2.0, ALL, same);
     // Scores near 1e4 and 1e30: finite, and as right as their rounding allows.

@@ -243,19 +243,17 @@ pub const CANARIES: &[Canary] = &[
         replace: "at + 1u < end; at += LANES",
     },
     Canary {
-        bug: "a missed barrier",
+        bug: "the first neighbour's phi for the second",
         kernel: KERNEL,
-        shader: "radial/sinusoid_composition::backward_phi_staged",
-        find: "        workgroupBarrier();
-        let slot",
-        replace: "        let slot",
-    },
-    Canary {
-        bug: "the items after the first eight left out",
-        kernel: KERNEL,
-        shader: "radial/sinusoid_composition::backward_phi_staged",
-        find: "item < params.items; item += lanes",
-        replace: "item < min(8u, params.items); item += lanes",
+        shader: "radial/sinusoid_composition::backward_phi",
+        find: "let phi_b = phi[b];
+    let phi_c = phi[c];
+    let phi_d = phi[d];
+    var s",
+        replace: "let phi_b = phi[a];
+    let phi_c = phi[c];
+    let phi_d = phi[d];
+    var s",
     },
     Canary {
         bug: "the weight left out of a frequency's gradient",
