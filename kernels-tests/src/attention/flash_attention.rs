@@ -460,8 +460,10 @@ pub const CANARIES: &[Canary] = &[
         bug: "the weights that waited for the values' products come back from another block",
         kernel: "attention/flash_attention",
         shader: "attention/flash_attention_tiled::backward_queries",
-        find: "let w = get_tile(local, r4, c4);",
-        replace: "let w = get_tile(local, r4, 0u);",
+        find: "let at = tile_slot(first_column(local), 8u * r4 + local / 8u);
+    return",
+        replace: "let at = tile_slot(first_column(local), local / 8u);
+    return",
     },
     Canary {
         bug: "a query's factor not in the gradient of the values",
