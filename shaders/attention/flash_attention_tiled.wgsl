@@ -6,7 +6,7 @@
 // through workgroup memory, stored by other row, and weight the other rows, SPAN of them at a time, into the
 // sums: ROWS rows x every eighth block of columns. Backwards the weights wait there for the products of the
 // values, which take the scores' registers.
-// ROWS is 8 where workgroup memory and a budget of registers allow it and where there are rows enough, else 4.
+// ROWS is 8 where workgroup memory and a budget of registers allow it and a GPU has rows enough for it, else 4.
 // Workgroup memory: 512 (ROWS + 4) + 1,024 ROWS + 4 bytes: 14 KiB with 8 rows, 8 KiB with 4.
 //
 // v2: scores and sums have names instead of array indices, and what is stored crosswise is shifted by columns,
@@ -379,9 +379,10 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     if TALL { finish(p, local, 1u, below.m); }
 }
 
-// dS of four pairs; a hidden pair has none, whatever its terms are.
+// dS of four pairs; a hidden pair has none, whatever its terms are: it is marked, or 0 where all are added.
 fn score_gradients(w: vec4<f32>, dp: vec4<f32>, factor: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
-    return mark(w * (factor * dp - d), w);
+    let none = select(0.0, HIDDEN, CAREFUL);
+    return select(w * (factor * dp - d), vec4<f32>(none), w == vec4<f32>(HIDDEN));
 }
 
 // Four query rows: their terms, and the gate's sums of this invocation's columns.
@@ -393,8 +394,12 @@ fn own_rows(p: Place, local: u32, r4: u32) -> OwnRows {
     return OwnRows(terms.l, terms.d, row_weights(p.batch, p.head, min(vec4<u32>(row) + FOUR, vec4<u32>(params.row_end - 1u))), vec4<f32>());
 }
 
+// No one else reads these: hidden ones are marked in any case.
 fn put_probabilities(local: u32, r4: u32, s: mat4x4<f32>, l: vec4<f32>) {
-    put_tile(local, r4, mark_block(row_probabilities(s, l), s));
+    let w = row_probabilities(s, l);
+    let hidden = vec4<f32>(HIDDEN);
+    put_tile(local, r4, mat4x4<f32>(select(w[0], hidden, s[0] == hidden), select(w[1], hidden, s[1] == hidden),
+                                    select(w[2], hidden, s[2] == hidden), select(w[3], hidden, s[3] == hidden)));
 }
 
 fn write_ds(p: Place, row: u32, key: u32, end: u32, ds: vec4<f32>) {
@@ -485,7 +490,6 @@ fn backward_queries(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroup
         compute_value_products(b, p.row, j, range.y, local);
         above.gate += put_gradients(p, local, 0u, pairs0, above, j, range.y);
         if TALL { below.gate += put_gradients(p, local, 1u, pairs1, below, j, range.y); }
-        workgroupBarrier();
         add_other(b, j, range.y, has_hidden(number), local);
     }
     workgroupBarrier();
@@ -580,7 +584,6 @@ fn backward_keys(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                 compute_value_products(b, p.row, i, range.y, local);
                 put_query_gradients(b, local, 0u, pairs0, i);
                 if TALL { put_query_gradients(b, local, 1u, pairs1, i); }
-                workgroupBarrier();
                 add_other(b, i, range.y, careful, local);
             }
             number += 1u;

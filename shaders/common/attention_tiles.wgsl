@@ -170,7 +170,7 @@ fn to_scores(b: Base, row: u32, column: u32, end: u32, local: u32) -> bool {
     var is_hidden = false;
     if BIAS == 0u && !WINDOW && !MASK && row + TILE_ROWS <= params.row_end && column + TILE_COLUMNS <= end {
         pairs0 = b.scale * pairs0;
-        pairs1 = b.scale * pairs1;
+        if TALL { pairs1 = b.scale * pairs1; }
     } else {
         pairs0 = block_scores(b, pairs0, row + first_row(local, 0u), first, end);
         is_hidden = has_hidden_pair(pairs0);

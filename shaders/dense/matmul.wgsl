@@ -10,8 +10,7 @@
 // that an invocation reads vec4s: 64 multiply-adds for 4 loads where BLOCKS is 2. The next terms are on
 // their way from storage while these are multiplied. SIDE and BLOCKS are 8 and 1 (tiles of 32), 8 and 2 (64)
 // or 16 and 2 (128); workgroup memory: 4, 4, 16 KiB.
-// sum_slices: adds the slices' results in order (long sums for few results are cut into slices that
-// run side by side), then the epilogue.
+// Long sums for few results are cut into slices that run side by side; dense/matmul_slices.wgsl adds them.
 
 struct Place { matrix: u32, batch: u32, slice: u32, row: u32, column: u32 }
 

@@ -55,7 +55,7 @@ pub enum AttentionBias {
 pub enum AttentionVariant {
     /// A row an invocation; needs nothing. The oracle of the others.
     Plain,
-    /// For GPUs: tiles in workgroup memory, 4 x 4 to 8 x 8 scores an invocation, as the device allows.
+    /// For GPUs: tiles in workgroup memory, 4 x 4 or 8 x 4 scores an invocation, as the device allows.
     Tiled,
     /// For CPU adapters: 32 rows a subgroup, what they share by shuffles. Needs subgroups of 8, and head
     /// dimensions up to 128.

@@ -617,7 +617,7 @@ impl<'a> Pass<'a> {
             AttentionVariant::Plain => (1, if d.max(dv) <= 16 { 1 } else { 4 + columns }),
             AttentionVariant::Tiled => {
                 // Sixteen columns are staged and multiplied at a time; sums read a few tokens at a time.
-                (Tile::COLUMNS, 6 * columns + 4 * u64::from(Tile::COLUMNS))
+                (Tile::COLUMNS, 8 * columns + 4 * u64::from(Tile::COLUMNS))
             }
             // Two keys at a time: a round, and two more where they raise the maximum.
             AttentionVariant::Subgroup if kind == Kind::Forward => (2, 3),

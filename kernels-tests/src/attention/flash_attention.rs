@@ -665,7 +665,30 @@ pub fn cases() -> Vec<Case> {
     table.add("40 columns", square(64, 40), 2.0, &[TILED, SUBGROUP], same);
     table.add("72 columns", square(65, 72), 2.0, &[TILED], same);
     table.add("128 columns", square(33, 128), 2.0, &[TILED], same);
-    table.add("wide values", AttentionConfig { value_dim: Some(132), ..square(33, 4) }, 2.0, &[PLAIN], same);
+    table.add(
+        "wide values",
+        AttentionConfig { value_dim: Some(132), ..square(33, 4) },
+        2.0,
+        &[PLAIN, TILED],
+        same,
+    );
+    let widest = AttentionConfig {
+        value_dim: Some(132),
+        causal: true,
+        key_mask: true,
+        temperature: true,
+        ..square(45, 256)
+    };
+    table.add("widest rows", widest, 2.0, &[TILED], same);
+    // Nothing comes of rows that see nothing, whatever their output's gradient is, nor of masked keys.
+    let image = AttentionConfig { batch: 2, key_mask: true, temperature: true, gate: true, ..square(8, 16) };
+    table.add("a masked image", image, 2.0, ALL, |inputs| {
+        inputs.key_mask[..8].fill(1);
+        inputs.key_mask[8..].fill(0);
+        inputs.d_o[8 * 16..].fill(f32::NAN);
+        inputs.k[8 * 16..].fill(f32::NAN);
+        inputs.v[8 * 16..].fill(f32::NAN);
+    });
 
     // More rounds of an invocation's loops than Mesa's llvmpipe allows, were the sums not cut: over long
     // rows, over their columns too, over the heads that share a key, and over the images that share a table.
@@ -797,6 +820,7 @@ mod tests {
         let tiled = AttentionConfig { variant: Some(AttentionVariant::Tiled), ..config };
         assert!(matches!(plan(8_192, &tiled), Err(patchfield::Error::LimitExceeded { .. })));
         // Larger tiles, so fewer workgroups, where there is room for them.
+        let config = AttentionConfig { heads: 64, ..config };
         let groups = |bytes| plan(bytes, &config).unwrap().launches[0].groups().end;
         assert_eq!(groups(49_152), groups(16_384));
         assert!(groups(12_000) > groups(16_384));
