@@ -275,7 +275,8 @@ fn loops_that_a_driver_would_end() {
     assert_eq!(softmax.unwrap().variant, "parts");
     let norm = LayerNormConfig { rows: 2, width: 3 * 224 * 224, ..Default::default() };
     assert_eq!(LayerNormForward::plan(&norm, &cpu).unwrap().variant, "workgroup");
-    let product = MatmulConfig { m: 256, n: 256, k: 100_000, ..Default::default() };
+    // Results enough for a GPU without slices.
+    let product = MatmulConfig { m: 1024, n: 1024, k: 100_000, ..Default::default() };
     assert_eq!(Matmul::plan(&product, &cpu).unwrap().launches.len(), 2);
     assert_eq!(Matmul::plan(&product, &gpu).unwrap().launches.len(), 1);
 }
