@@ -34,7 +34,9 @@ fn add_key(parts: RowParts, s: vec4<f32>, row: u32, key: u32) -> RowParts {
     if GRID { p.distance += w * patch_distances(row, key); }
     let is_better = s > p.best;
     p.best = select(p.best, s, is_better);
-    p.best_at = select(p.best_at, vec4<u32>(key), is_better);
+    // One by one: GLSL has no choice between integer vectors.
+    p.best_at = vec4<u32>(select(p.best_at.x, key, is_better.x), select(p.best_at.y, key, is_better.y),
+                          select(p.best_at.z, key, is_better.z), select(p.best_at.w, key, is_better.w));
     return p;
 }
 

@@ -35,10 +35,17 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
 
 struct Slots { a: Floats, b: Floats, c: Floats, d: Floats }
 
-// The products for SLOTS neighbours of a point from `slot` on, added up over the items.
-fn slot_sums(point: u32, slot: u32) -> Slots {
-    let end = point * K + K - 1u;
-    let a = point * K + slot;
+@compute @workgroup_size(WORKGROUP)
+fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
+    let group = linear_group(params.first_group, id, n);
+    let i = group * WORKGROUP + local;
+    if group >= params.groups || i >= params.count { return; }
+    let blocks = (K + SLOTS - 1u) / SLOTS;
+    let first = i / blocks * params.items;
+    let slot = i % blocks * SLOTS;
+    let end = i / blocks * K + K - 1u;
+    let a = end + 1u - K + slot;
     let b = min(a + 1u, end);
     let c = min(a + 2u, end);
     let d = min(a + 3u, end);
@@ -52,7 +59,7 @@ fn slot_sums(point: u32, slot: u32) -> Slots {
     let phi_d = phi[d];
     var s = Slots();
     for (var item = 0u; item < params.items; item++) {
-        let g = dy[point * params.items + item];
+        let g = dy[first + item];
         let m = frequency(item);
         s.a = fma(g * unpacked(weights[row_a + item]), psi_slope(phi_a, m), s.a);
         if SLOTS > 1u {
@@ -61,24 +68,11 @@ fn slot_sums(point: u32, slot: u32) -> Slots {
             s.d = fma(g * unpacked(weights[row_d + item]), psi_slope(phi_d, m), s.d);
         }
     }
-    return s;
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-                @builtin(local_invocation_index) local: u32) {
-    let group = linear_group(params.first_group, id, n);
-    let i = group * WORKGROUP + local;
-    if group >= params.groups || i >= params.count { return; }
-    let blocks = (K + SLOTS - 1u) / SLOTS;
-    let slot = i % blocks * SLOTS;
-    let pair = i / blocks * K + slot;
-    let s = slot_sums(i / blocks, slot);
-    dphi[pair] = lanes_sum(s.a);
+    dphi[a] = lanes_sum(s.a);
     if SLOTS > 1u {
-        if slot + 1u < K { dphi[pair + 1u] = lanes_sum(s.b); }
-        if slot + 2u < K { dphi[pair + 2u] = lanes_sum(s.c); }
-        if slot + 3u < K { dphi[pair + 3u] = lanes_sum(s.d); }
+        if a + 1u <= end { dphi[a + 1u] = lanes_sum(s.b); }
+        if a + 2u <= end { dphi[a + 2u] = lanes_sum(s.c); }
+        if a + 3u <= end { dphi[a + 3u] = lanes_sum(s.d); }
     }
 }
 
