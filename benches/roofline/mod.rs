@@ -40,8 +40,24 @@ impl fmt::Display for Ceilings {
     }
 }
 
-/// Steps of a turn of the loop: so many that the loop itself costs nothing.
-const STEPS: u32 = 64;
+/// Chains of vec4 multiply-adds, the steps of each in a turn of the loop, and invocations of a workgroup. Many steps
+/// hide the loop. A CPU driver may put them in order chain by chain, though, and a processor sees two chains at once
+/// only where the first is short.
+const CHAINS: [(u32, u32, u32); 13] = [
+    (2, 64, 64),
+    (3, 64, 64),
+    (4, 64, 64),
+    (8, 64, 64),
+    (2, 64, 256),
+    (3, 64, 256),
+    (4, 64, 256),
+    (2, 4, 64),
+    (2, 8, 64),
+    (2, 16, 64),
+    (3, 4, 64),
+    (3, 8, 64),
+    (4, 4, 64),
+];
 
 struct Candidate {
     name: String,
@@ -84,8 +100,10 @@ impl Roofline {
         let invocations = if cpu { 1 << 12 } else { 1 << 19 };
         let times = if quick { 5 } else { 10 };
         let mut chains = Vec::new();
-        for (n, workgroup) in [(2, 64), (3, 64), (4, 64), (8, 64), (2, 256), (3, 256), (4, 256)] {
-            let mut candidate = maker.multiply_add(n, workgroup, invocations)?;
+        for (n, steps, workgroup) in CHAINS {
+            let mut candidate = maker.multiply_add(n, steps, workgroup, invocations)?;
+            // The first launch compiles.
+            candidate.rate(clock, 1)?;
             // A launch of about 10 ms: long against what starting it costs.
             while candidate.turns < 1 << 20 {
                 let seconds = candidate.work * f64::from(candidate.turns) / candidate.rate(clock, 1)?;
@@ -141,17 +159,17 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn multiply_add(&self, chains: u32, workgroup: u32, invocations: u32) -> Result<Candidate> {
+    fn multiply_add(&self, chains: u32, steps: u32, workgroup: u32, invocations: u32) -> Result<Candidate> {
         let each = |form: &dyn Fn(u32) -> String| (0..chains).map(form).collect::<Vec<_>>();
         let begin = each(&|c| format!("var c{c} = begin + {c}.0;")).join(" ");
         let step = each(&|c| format!("c{c} = fma(c{c}, factor, term);")).join(" ");
         let text = include_str!("roofline.wgsl")
             .replace("CHAINS_BEGIN", &begin)
-            .replace("CHAINS_STEP", &vec![step; STEPS as usize].join("\n        "))
+            .replace("CHAINS_STEP", &vec![step; steps as usize].join("\n        "))
             .replace("CHAINS_SUM", &each(&|c| format!("c{c}")).join(" + "))
             .replace("COPY_STEPS", "");
-        let name = format!("{chains} chains of vec4 multiply-adds x {workgroup}");
-        let work = 8.0 * f64::from(chains) * f64::from(STEPS) * f64::from(invocations);
+        let name = format!("{chains} chains of {steps} vec4 multiply-adds x {workgroup}");
+        let work = 8.0 * f64::from(chains) * f64::from(steps) * f64::from(invocations);
         self.make(name, "multiply_add", &text, workgroup, 1, [invocations / workgroup, 1], work)
     }
 

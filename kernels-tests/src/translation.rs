@@ -50,7 +50,7 @@ fn profiles() -> [Profile; 4] {
         Profile {
             name: "like lavapipe",
             limits: limits(32 << 10, 1024, 32),
-            features: all,
+            features: all | F::SHADER_INT64,
             subgroups: (8, 8),
             cpu: true,
         },
@@ -224,6 +224,7 @@ fn check(permutation: &Permutation, index: usize, tools: &Tools) -> Result<Findi
     let composed = compose(shader, constants, Dialect::Naga);
     let browser = compose(shader, constants, Dialect::Browser).wgsl;
     let f16 = composed.wgsl.contains("enable f16;");
+    let int64 = composed.wgsl.contains("u64>");
     let subgroups = browser.contains("enable subgroups;");
     let mut module = naga::front::wgsl::parse_str(&composed.wgsl)
         .map_err(|e| composed.explain(&e.emit_to_string(&composed.wgsl)))?;
@@ -254,7 +255,7 @@ fn check(permutation: &Permutation, index: usize, tools: &Tools) -> Result<Findi
         to_spirv(&module, &info, shader.entry(), &stem, tools),
         to_hlsl(&module, &info, f16, &stem, tools),
         to_msl(&module, &info),
-        if f16 {
+        if f16 || int64 {
             Verdict::NotThere
         } else {
             to_glsl(&module, &info, subgroups, shader.entry(), &stem, tools)

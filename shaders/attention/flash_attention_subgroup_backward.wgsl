@@ -12,13 +12,13 @@
 
 const ROWS: u32 = 32u;
 const COLUMNS: u32 = 4u * (D4 + DV4);
-const PARTS: u32 = 4u * ((D4 + 7u) / 8u);
-const ALL_PARTS: u32 = PARTS + 4u * ((DV4 + 7u) / 8u);
+const PARTS: u32 = 8u * ((D4 + 15u) / 16u);
+const ALL_PARTS: u32 = PARTS + 8u * ((DV4 + 15u) / 16u);
 
 // Columns of four own rows and of four results, first those of width D, then those of the values.
 var<private> mine: array<vec4<f32>, COLUMNS>;
 var<private> sums: array<vec4<f32>, COLUMNS>;
-// This lane's part of the four rows that pass by: every eighth block, of each row one.
+// This lane's part of the four rows that pass by: two of sixteen blocks, of each row.
 var<private> part: array<vec4<f32>, ALL_PARTS>;
 
 // In matrices of products, a column is one row that passes by, and a row is one of the own.
@@ -30,12 +30,12 @@ fn add_product(block: vec4<f32>, at: u32, sum: vec4<f32>) -> vec4<f32> {
 
 fn products_block(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> {
     if c >= select(D4, DV4, values) { return t; }
-    let at = select(0u, PARTS, values) + c / 8u * 4u;
+    let at = select(0u, PARTS, values) + c / 16u * 8u + c % 2u;
     let column = 4u * (select(0u, D4, values) + c);
-    return mat4x4<f32>(add_product(subgroupShuffle(part[at], c % 8u), column, t[0]),
-                       add_product(subgroupShuffle(part[at + 1u], c % 8u), column, t[1]),
-                       add_product(subgroupShuffle(part[at + 2u], c % 8u), column, t[2]),
-                       add_product(subgroupShuffle(part[at + 3u], c % 8u), column, t[3]));
+    return mat4x4<f32>(add_product(subgroupShuffle(part[at], c % 16u / 2u), column, t[0]),
+                       add_product(subgroupShuffle(part[at + 2u], c % 16u / 2u), column, t[1]),
+                       add_product(subgroupShuffle(part[at + 4u], c % 16u / 2u), column, t[2]),
+                       add_product(subgroupShuffle(part[at + 6u], c % 16u / 2u), column, t[3]));
 }
 
 fn products_2(t: mat4x4<f32>, values: bool, c: u32) -> mat4x4<f32> { return products_block(products_block(t, values, c), values, c + 1u); }
@@ -59,10 +59,10 @@ fn add_weighted(sum: vec4<f32>, column: vec4<f32>, w: mat4x4<f32>, s: mat4x4<f32
 // Adds the passing rows with the weights `w`; `s` tells who is hidden from whom.
 fn add_rows_block(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) {
     if c >= select(D4, DV4, values) { return; }
-    let at = select(0u, PARTS, values) + c / 8u * 4u;
+    let at = select(0u, PARTS, values) + c / 16u * 8u + c % 2u;
     let column = 4u * (select(0u, D4, values) + c);
-    let t = transpose(mat4x4<f32>(subgroupShuffle(part[at], c % 8u), subgroupShuffle(part[at + 1u], c % 8u),
-                                  subgroupShuffle(part[at + 2u], c % 8u), subgroupShuffle(part[at + 3u], c % 8u)));
+    let t = transpose(mat4x4<f32>(subgroupShuffle(part[at], c % 16u / 2u), subgroupShuffle(part[at + 2u], c % 16u / 2u),
+                                  subgroupShuffle(part[at + 4u], c % 16u / 2u), subgroupShuffle(part[at + 6u], c % 16u / 2u)));
     sums[column] = add_weighted(sums[column], t[0], w, s);
     sums[column + 1u] = add_weighted(sums[column + 1u], t[1], w, s);
     sums[column + 2u] = add_weighted(sums[column + 2u], t[2], w, s);
@@ -75,14 +75,19 @@ fn add_rows_8(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_4
 fn add_rows_16(c: u32, values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_8(c, values, w, s); add_rows_8(c + 8u, values, w, s); }
 fn add_rows(values: bool, w: mat4x4<f32>, s: mat4x4<f32>) { add_rows_16(0u, values, w, s); add_rows_16(16u, values, w, s); }
 
-// The passing rows that begin at `at.x`, ...: zeros for those that are not there. Block c / 8 of each.
+fn set_part(at: u32, blocks: mat2x4<f32>, is_there: bool) {
+    part[at] = select(vec4<f32>(), blocks[0], is_there);
+    part[at + 1u] = select(vec4<f32>(), blocks[1], is_there);
+}
+
+// The passing rows that begin at `at.x`, ...: zeros for those that are not there. Blocks c to c + 15 of each.
 fn load_other_block(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) {
-    if c >= D4 || c % 8u != 0u { return; }
-    let zero = vec4<f32>();
-    part[c / 2u] = select(zero, get_other(at.x, c + lane), is_there.x);
-    part[c / 2u + 1u] = select(zero, get_other(at.y, c + lane), is_there.y);
-    part[c / 2u + 2u] = select(zero, get_other(at.z, c + lane), is_there.z);
-    part[c / 2u + 3u] = select(zero, get_other(at.w, c + lane), is_there.w);
+    if c >= D4 || c % 16u != 0u { return; }
+    let block = c + 2u * lane;
+    set_part(c / 2u, get_other_pair(at.x, block), is_there.x);
+    set_part(c / 2u + 2u, get_other_pair(at.y, block), is_there.y);
+    set_part(c / 2u + 4u, get_other_pair(at.z, block), is_there.z);
+    set_part(c / 2u + 6u, get_other_pair(at.w, block), is_there.w);
 }
 
 fn load_other_2(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_block(c, at, is_there, lane); load_other_block(c + 1u, at, is_there, lane); }
@@ -92,12 +97,12 @@ fn load_other_16(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_
 fn load_other(at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_16(0u, at, is_there, lane); load_other_16(16u, at, is_there, lane); }
 
 fn load_other_values_block(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) {
-    if c >= DV4 || c % 8u != 0u { return; }
-    let zero = vec4<f32>();
-    part[PARTS + c / 2u] = select(zero, get_other_values(at.x, c + lane), is_there.x);
-    part[PARTS + c / 2u + 1u] = select(zero, get_other_values(at.y, c + lane), is_there.y);
-    part[PARTS + c / 2u + 2u] = select(zero, get_other_values(at.z, c + lane), is_there.z);
-    part[PARTS + c / 2u + 3u] = select(zero, get_other_values(at.w, c + lane), is_there.w);
+    if c >= DV4 || c % 16u != 0u { return; }
+    let block = c + 2u * lane;
+    set_part(PARTS + c / 2u, get_other_values_pair(at.x, block), is_there.x);
+    set_part(PARTS + c / 2u + 2u, get_other_values_pair(at.y, block), is_there.y);
+    set_part(PARTS + c / 2u + 4u, get_other_values_pair(at.z, block), is_there.z);
+    set_part(PARTS + c / 2u + 6u, get_other_values_pair(at.w, block), is_there.w);
 }
 
 fn load_other_values_2(c: u32, at: vec4<u32>, is_there: vec4<bool>, lane: u32) { load_other_values_block(c, at, is_there, lane); load_other_values_block(c + 1u, at, is_there, lane); }

@@ -19,13 +19,13 @@
 const ROWS: u32 = 64u;
 // In base 2: weights are at most 2^HEADROOM, sums of a slice of 2^16 keys at most 2^24.
 const HEADROOM: vec4<f32> = vec4<f32>(8.0);
-const PARTS: u32 = 2u * ((D4 + 7u) / 8u);
-const ALL_PARTS: u32 = PARTS + 2u * ((DV4 + 7u) / 8u);
+const PARTS: u32 = 4u * ((D4 + 15u) / 16u);
+const ALL_PARTS: u32 = PARTS + 4u * ((DV4 + 15u) / 16u);
 
 // Columns of the queries and of the results: the upper four rows, then the lower four.
 var<private> mine: array<vec4<f32>, 8u * D4>;
 var<private> sums: array<vec4<f32>, 8u * DV4>;
-// This lane's part of the two keys and of their values: every eighth block, of each key one.
+// This lane's part of the two keys and of their values: two of sixteen blocks, of each key.
 var<private> part: array<vec4<f32>, ALL_PARTS>;
 
 // In matrices of pairs, columns are: the upper queries with either key, then the lower ones.
@@ -37,9 +37,9 @@ fn add_product(key: vec4<f32>, at: u32, sum: vec4<f32>) -> vec4<f32> {
 
 fn products_block(t: mat4x4<f32>, c: u32) -> mat4x4<f32> {
     if c >= D4 { return t; }
-    let at = c / 8u * 2u;
-    let first = subgroupShuffle(part[at], c % 8u);
-    let second = subgroupShuffle(part[at + 1u], c % 8u);
+    let at = c / 16u * 4u + c % 2u;
+    let first = subgroupShuffle(part[at], c % 16u / 2u);
+    let second = subgroupShuffle(part[at + 2u], c % 16u / 2u);
     return mat4x4<f32>(add_product(first, 8u * c, t[0]), add_product(second, 8u * c, t[1]),
                        add_product(first, 8u * c + 1u, t[2]), add_product(second, 8u * c + 1u, t[3]));
 }
@@ -67,9 +67,9 @@ fn add_column(column: u32, first: f32, second: f32, w: mat4x4<f32>, s: mat4x4<f3
 // Adds the values of the two keys with the weights `w`; `s` tells who is hidden from whom.
 fn add_values_block(c: u32, w: mat4x4<f32>, s: mat4x4<f32>) {
     if c >= DV4 { return; }
-    let at = PARTS + c / 8u * 2u;
-    let first = subgroupShuffle(part[at], c % 8u);
-    let second = subgroupShuffle(part[at + 1u], c % 8u);
+    let at = PARTS + c / 16u * 4u + c % 2u;
+    let first = subgroupShuffle(part[at], c % 16u / 2u);
+    let second = subgroupShuffle(part[at + 2u], c % 16u / 2u);
     add_column(8u * c, first.x, second.x, w, s);
     add_column(8u * c + 2u, first.y, second.y, w, s);
     add_column(8u * c + 4u, first.z, second.z, w, s);
@@ -100,11 +100,16 @@ fn scale_8(c: u32, factor: mat2x4<f32>) { scale_4(c, factor); scale_4(c + 4u, fa
 fn scale_16(c: u32, factor: mat2x4<f32>) { scale_8(c, factor); scale_8(c + 8u, factor); }
 fn scale(factor: mat2x4<f32>) { scale_16(0u, factor); scale_16(16u, factor); }
 
-// The keys that begin at `at.x` and `at.y`: zeros for those that are not there. Block c / 8 of each.
+fn set_part(at: u32, blocks: mat2x4<f32>, is_there: bool) {
+    part[at] = select(vec4<f32>(), blocks[0], is_there);
+    part[at + 1u] = select(vec4<f32>(), blocks[1], is_there);
+}
+
+// The keys that begin at `at.x` and `at.y`: zeros for those that are not there. Blocks c to c + 15 of each.
 fn load_keys_block(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) {
-    if c >= D4 || c % 8u != 0u { return; }
-    part[c / 4u] = select(vec4<f32>(), get_other(at.x, c + lane), is_there.x);
-    part[c / 4u + 1u] = select(vec4<f32>(), get_other(at.y, c + lane), is_there.y);
+    if c >= D4 || c % 16u != 0u { return; }
+    set_part(c / 4u, get_other_pair(at.x, c + 2u * lane), is_there.x);
+    set_part(c / 4u + 2u, get_other_pair(at.y, c + 2u * lane), is_there.y);
 }
 
 fn load_keys_2(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_block(c, at, is_there, lane); load_keys_block(c + 1u, at, is_there, lane); }
@@ -114,9 +119,9 @@ fn load_keys_16(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_k
 fn load_keys(at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_16(0u, at, is_there, lane); load_keys_16(16u, at, is_there, lane); }
 
 fn load_values_block(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) {
-    if c >= DV4 || c % 8u != 0u { return; }
-    part[PARTS + c / 4u] = select(vec4<f32>(), get_other_values(at.x, c + lane), is_there.x);
-    part[PARTS + c / 4u + 1u] = select(vec4<f32>(), get_other_values(at.y, c + lane), is_there.y);
+    if c >= DV4 || c % 16u != 0u { return; }
+    set_part(PARTS + c / 4u, get_other_values_pair(at.x, c + 2u * lane), is_there.x);
+    set_part(PARTS + c / 4u + 2u, get_other_values_pair(at.y, c + 2u * lane), is_there.y);
 }
 
 fn load_values_2(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_values_block(c, at, is_there, lane); load_values_block(c + 1u, at, is_there, lane); }

@@ -3,8 +3,6 @@
 // q and the output's gradient x, or k and v; "other" is the side that passes by. A block is four columns of
 // a row; blocks that do not exist are 0, and are not written.
 @group(0) @binding(1) var<storage, read> own: array<vec4<Storage>>;
-@group(0) @binding(2) var<storage, read> other: array<vec4<Storage>>;
-@group(0) @binding(3) var<storage, read> other_values: array<vec4<OtherStorage>>;
 @group(0) @binding(6) var<storage, read> own_values: array<vec4<OwnStorage>>;
 @group(0) @binding(6) var<storage, read_write> o: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> d_own: array<vec4<f32>>;
@@ -16,14 +14,6 @@ fn exists(value: vec4<f32>, block: u32, blocks: u32) -> vec4<f32> {
 
 fn get_own(at: u32, block: u32) -> vec4<f32> {
     return exists(vec4<f32>(own[at / 4u + min(block, D4 - 1u)]), block, D4);
-}
-
-fn get_other(at: u32, block: u32) -> vec4<f32> {
-    return exists(vec4<f32>(other[at / 4u + min(block, D4 - 1u)]), block, D4);
-}
-
-fn get_other_values(at: u32, block: u32) -> vec4<f32> {
-    return exists(vec4<f32>(other_values[at / 4u + min(block, DV4 - 1u)]), block, DV4);
 }
 
 fn get_own_values(at: u32, block: u32) -> vec4<f32> {

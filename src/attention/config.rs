@@ -335,8 +335,8 @@ impl Rows {
         rows(what, AttentionLayout::HeadsTokens, [batch, tokens, heads, width])
     }
 
-    /// Whether every row begins at a multiple of 4.
-    pub fn is_even(&self) -> bool {
-        [self.first, self.batch, self.head, self.row].iter().all(|n| n.is_multiple_of(4))
+    /// Whether every row begins at a multiple of `width`.
+    pub fn are_multiples_of(&self, width: u32) -> bool {
+        [self.first, self.batch, self.head, self.row].iter().all(|n| n.is_multiple_of(width))
     }
 }

@@ -42,12 +42,17 @@ pub(super) struct Params {
     pub scale: f32,
 }
 
-/// One entry point with elements read one or four at a time.
+/// One entry point with elements read one or four at a time; the last of these files has the other side's.
 macro_rules! shaders {
     ($file:literal, $entry:literal, [$($common:ident),*], [$($scalars:expr),*], [$($vectors:expr),*]) => {
+        shaders!($file, $entry, attention_other_vectors, [$($common),*], [$($scalars),*], [$($vectors),*])
+    };
+    (
+        $file:literal, $entry:literal, $other:ident, [$($common:ident),*], [$($scalars:expr),*], [$($vectors:expr),*]
+    ) => {
         [
             shader!($file, $entry, [index, exponential, attention_params, attention_scalars, $($common),*], [$($scalars),*]),
-            shader!($file, $entry, [index, exponential, attention_params, attention_vectors, $($common),*], [$($vectors),*]),
+            shader!($file, $entry, [index, exponential, attention_params, attention_vectors, $other, $($common),*], [$($vectors),*]),
         ]
     };
 }
@@ -62,13 +67,14 @@ pub(super) struct Shaders {
 
 macro_rules! variant {
     ($file:literal, $common:tt) => {
-        variant!($file, $file, $common)
+        variant!($file, $file, attention_other_vectors, 16, $common)
     };
-    ($forward:literal, $file:literal, $common:tt) => {
+    ($forward:literal, $file:literal, $other:ident, $bytes:literal, $common:tt) => {
         Shaders {
             forward: shaders!(
                 $forward,
                 "forward",
+                $other,
                 $common,
                 [
                     read("own"),
@@ -81,8 +87,8 @@ macro_rules! variant {
                 ],
                 [
                     read("own").vec4(),
-                    read("other").vec4(),
-                    read("other_values").vec4(),
+                    read("other").stride($bytes),
+                    read("other_values").stride($bytes),
                     read("side"),
                     read("bias"),
                     write("o").vec4(),
@@ -92,6 +98,8 @@ macro_rules! variant {
             backward_queries: variant!(
                 $file,
                 "backward_queries",
+                $other,
+                $bytes,
                 $common,
                 [write("extra")],
                 [write("extra")]
@@ -99,16 +107,21 @@ macro_rules! variant {
             backward_keys: variant!(
                 $file,
                 "backward_keys",
+                $other,
+                $bytes,
                 $common,
                 [write("d_own_values")],
                 [write("d_own_values").vec4()]
             ),
         }
     };
-    ($file:literal, $entry:literal, $common:tt, [$scalars:expr], [$vectors:expr]) => {
+    (
+        $file:literal, $entry:literal, $other:ident, $bytes:literal, $common:tt, [$scalars:expr], [$vectors:expr]
+    ) => {
         shaders!(
             $file,
             $entry,
+            $other,
             $common,
             [
                 read("own"),
@@ -122,8 +135,8 @@ macro_rules! variant {
             ],
             [
                 read("own").vec4(),
-                read("other").vec4(),
-                read("other_values").vec4(),
+                read("other").stride($bytes),
+                read("other_values").stride($bytes),
                 read("side"),
                 read("bias"),
                 read("own_values").vec4(),
@@ -141,6 +154,15 @@ static TILED: Shaders =
 static SUBGROUP: Shaders = variant!(
     "attention/flash_attention_subgroup_forward",
     "attention/flash_attention_subgroup_backward",
+    attention_other_vectors,
+    16,
+    [attention_rows, attention_pairs]
+);
+static SUBGROUP_WIDE: Shaders = variant!(
+    "attention/flash_attention_subgroup_forward",
+    "attention/flash_attention_subgroup_backward",
+    attention_other_wide,
+    32,
     [attention_rows]
 );
 
@@ -358,13 +380,6 @@ impl AttentionVariant {
         }
     }
 
-    fn shaders(self) -> &'static Shaders {
-        match self {
-            Self::Plain => &PLAIN,
-            Self::Tiled => &TILED,
-            Self::Subgroup => &SUBGROUP,
-        }
-    }
 
     fn check(self, config: &AttentionConfig, caps: &Capabilities) -> Result<()> {
         let what = "flash_attention";
@@ -465,10 +480,27 @@ impl<'a> Pass<'a> {
         u32::try_from(words).map_err(|_| Error::IndexOverflow { what: "side buffer", elements: words })
     }
 
+    fn shaders(&self) -> &'static Shaders {
+        match self.variant {
+            AttentionVariant::Plain => &PLAIN,
+            AttentionVariant::Tiled => &TILED,
+            AttentionVariant::Subgroup if self.wide() => &SUBGROUP_WIDE,
+            AttentionVariant::Subgroup => &SUBGROUP,
+        }
+    }
+
+    /// Whether every row of the tensors is made of whole vectors of eight floats, and the device can load those.
+    fn wide(&self) -> bool {
+        let Self { config, q, k, v, x, .. } = self;
+        let rows = [q, k, v, x].iter().all(|rows| rows.are_multiples_of(8));
+        let widths = config.head_dim.is_multiple_of(8) && config.value_dim().is_multiple_of(8);
+        self.caps.int64 && !config.half && rows && widths
+    }
+
     /// 1 where every row of the tensors is made of whole vec4s.
     pub fn even(&self) -> usize {
         let Self { config, q, k, v, x, .. } = self;
-        let rows = [q, k, v, x].iter().all(|rows| rows.is_even());
+        let rows = [q, k, v, x].iter().all(|rows| rows.are_multiples_of(4));
         let widths = config.head_dim.is_multiple_of(4) && config.value_dim().is_multiple_of(4);
         // A binding is at least 16 bytes.
         let pairs = !config.half || [q, k, v, x].iter().all(|rows| rows.end >= 8);
@@ -738,7 +770,7 @@ impl<'a> Pass<'a> {
             * u64::from(self.groups(Kind::Forward, queries));
         let flops = self.products(self.config.head_dim) + if flags.values { self.products(dv) } else { 0 };
         let cost = Cost::new(flops.saturating_mul(2), self.inputs() + self.outputs());
-        let shader = &self.variant.shaders().forward[self.even()];
+        let shader = &self.shaders().forward[self.even()];
         Launch::new(shader, self.constants(Kind::Forward, flags), &params, groups, self.caps, cost)
     }
 
@@ -826,7 +858,7 @@ impl<'a> Pass<'a> {
         let all = (3 * self.products(head_dim)).saturating_add(self.products(self.config.value_dim()));
         let share = |n: u64| (u128::from(n) * u128::from(end - first) / u128::from(queries)) as u64;
         let cost = Cost::new(share(all), share(self.inputs() + 2 * self.outputs()));
-        let shader = &self.variant.shaders().backward_queries[self.even()];
+        let shader = &self.shaders().backward_queries[self.even()];
         Launch::new(shader, self.constants(Kind::Queries, flags), &params, groups, self.caps, cost)
     }
 
@@ -859,7 +891,7 @@ impl<'a> Pass<'a> {
             _ => 2 * d + 2 * dv,
         };
         let cost = Cost::new(flops, 2 * self.inputs() + 2 * self.outputs());
-        let shader = &self.variant.shaders().backward_keys[self.even()];
+        let shader = &self.shaders().backward_keys[self.even()];
         Launch::new(shader, self.constants(Kind::Keys, flags), &params, groups, self.caps, cost)
     }
 

@@ -11,6 +11,8 @@ pub struct Capabilities {
     pub limits: wgpu::Limits,
     /// `SHADER_F16`: f16 arithmetic and storage in shaders.
     pub f16: bool,
+    /// `SHADER_INT64`: 64-bit integers in shaders.
+    pub int64: bool,
     /// `SUBGROUP`, with the smallest and the largest subgroup size that may occur.
     pub subgroups: Option<(u32, u32)>,
     /// `SHADER_FLOAT32_ATOMIC`. Results that use it are not bitwise repeatable.
@@ -33,6 +35,7 @@ impl Capabilities {
         Self {
             limits: device.limits(),
             f16: features.contains(wgpu::Features::SHADER_F16),
+            int64: features.contains(wgpu::Features::SHADER_INT64),
             subgroups: features
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some((info.subgroup_min_size, info.subgroup_max_size)),
@@ -49,6 +52,7 @@ impl Capabilities {
         Self {
             limits: wgpu::Limits::defaults(),
             f16: false,
+            int64: false,
             subgroups: None,
             float_atomics: false,
             timestamps: false,
@@ -117,6 +121,7 @@ impl Requirements {
     #[must_use]
     pub fn for_adapter(adapter: &wgpu::Adapter) -> Self {
         let useful = wgpu::Features::SHADER_F16
+            | wgpu::Features::SHADER_INT64
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_FLOAT32_ATOMIC
             | wgpu::Features::TIMESTAMP_QUERY;
