@@ -1,5 +1,7 @@
-//! Attention over every pixel: one head of 64 columns, forward, backward and statistics in chunks, in memory that
-//! grows with the tokens alone. 4,096 tokens (64 x 64 pixels); with `PATCHFIELD_LONG=1` the 50,176 of 224 x 224.
+//! Attention over every pixel: heads of 64 columns, forward, backward and statistics in chunks, in memory that
+//! grows with the tokens alone. One head of 4,096 tokens (64 x 64 pixels); with `PATCHFIELD_LONG=1` the 50,176 of
+//! 224 x 224, and on a GPU twelve heads (`PATCHFIELD_HEADS` says how many elsewhere). Where twelve heads are more
+//! than a binding can hold, they take turns in the same buffers.
 //!
 //! 256 random rows of every result are compared with f64. The rows of the gradients of keys and values need the
 //! log-sum-exp and D of all queries: these are the device's own, whose rows were compared before.
@@ -46,35 +48,70 @@ fn compare(what: &str, row: usize, got: &[f32], want: &[(f64, f64)], ulps: f64) 
     }
 }
 
+fn is_long() -> bool {
+    std::env::var("PATCHFIELD_LONG").as_deref() == Ok("1")
+}
+
+fn tokens() -> usize {
+    if is_long() { 224 * 224 } else { 64 * 64 }
+}
+
+/// One head; one slice: more would keep a large GPU busier, and keep a result each.
+fn one_head(n: usize) -> AttentionConfig {
+    AttentionConfig { queries: n as u32, keys: n as u32, slices: Some(1), ..Default::default() }
+}
+
 #[test]
 fn every_pixel_attends_to_every_pixel() {
     let Some(context) = best_context() else { return };
-    let n: usize = if std::env::var("PATCHFIELD_LONG").as_deref() == Ok("1") { 224 * 224 } else { 64 * 64 };
-    // One slice: more would keep a large GPU busier, and keep a result each.
-    let config = AttentionConfig { queries: n as u32, keys: n as u32, slices: Some(1), ..Default::default() };
-    let mut random = Random::new(77);
-    let [q, k, v, x] = [2.0, 2.0, 1.0, 1.0].map(|size| random.vec(n * D, -size, size));
+    let (caps, n) = (context.capabilities(), tokens());
+    let heads: usize = match std::env::var("PATCHFIELD_HEADS") {
+        Ok(heads) => heads.parse().expect("PATCHFIELD_HEADS is a number"),
+        Err(_) if is_long() && !caps.cpu => 12,
+        Err(_) => 1,
+    };
+    let most = caps.limits.max_storage_buffer_binding_size as usize / (n * D * 4);
+    let turns = heads.div_ceil(most);
+    for turn in 0..turns {
+        let heads = heads / turns + usize::from(turn < heads % turns);
+        attend(&context, n, heads, 77 + turn as u64);
+    }
+}
+
+fn attend(context: &Context, n: usize, heads: usize, seed: u64) {
+    let rows = heads * n;
+    let layout = AttentionLayout::HeadsTokens;
+    let config = AttentionConfig {
+        heads: heads as u32,
+        q_layout: layout,
+        k_layout: layout,
+        v_layout: layout,
+        o_layout: layout,
+        ..one_head(n)
+    };
+    let mut random = Random::new(seed);
+    let [q, k, v, x] = [2.0, 2.0, 1.0, 1.0].map(|size| random.vec(rows * D, -size, size));
     let mut bytes = 0u64;
     let mut buffer = |elements: usize| {
         bytes += elements as u64 * 4;
         context.create_storage("rows", elements as u64 * 4).unwrap()
     };
-    let [q_at, k_at, v_at, x_at, o_at, dq_at, dk_at, dv_at] = [(); 8].map(|()| buffer(n * D));
-    let lse_at = buffer(n);
+    let [q_at, k_at, v_at, x_at, o_at, dq_at, dk_at, dv_at] = [(); 8].map(|()| buffer(rows * D));
+    let lse_at = buffer(rows);
     for (at, data) in [(&q_at, &q), (&k_at, &k), (&v_at, &v), (&x_at, &x)] {
         context.write(at, 0, bytemuck::cast_slice(data));
     }
     let inputs = AttentionInputs::new((&q_at).into(), (&k_at).into(), (&v_at).into());
     let (o, lse) = (BufferView::new(&o_at), BufferView::new(&lse_at));
 
-    let forward = FlashAttentionForward::new(&context, config).unwrap();
+    let forward = FlashAttentionForward::new(context, config).unwrap();
     let scratch = forward.create_scratch().unwrap();
     let recording =
         forward.prepare(&FlashAttentionForwardArgs { inputs, o, lse, scratch: &scratch }).unwrap();
     let start = Instant::now();
-    let pieces = submit(&context, &recording);
+    let pieces = submit(context, &recording);
     let (forward_seconds, forward_cost) = (start.elapsed().as_secs_f64(), recording.cost());
-    let backward = FlashAttentionBackward::new(&context, config).unwrap();
+    let backward = FlashAttentionBackward::new(context, config).unwrap();
     let scratch_back = backward.create_scratch().unwrap();
     let gradients = AttentionGradients::new((&dq_at).into(), (&dk_at).into(), (&dv_at).into());
     let recording = backward
@@ -89,26 +126,23 @@ fn every_pixel_attends_to_every_pixel() {
         })
         .unwrap();
     let start = Instant::now();
-    let pieces_back = submit(&context, &recording);
+    let pieces_back = submit(context, &recording);
     let (backward_seconds, backward_cost) = (start.elapsed().as_secs_f64(), recording.cost());
     bytes += forward.planned().scratch_bytes() + backward.planned().scratch_bytes();
     let rate = |flops: u64, seconds: f64| flops as f64 / seconds * 1e-9;
     println!(
-        "{} tokens on {}, {}: forward {forward_seconds:.2} s ({:.1} GFLOP/s, {pieces} submissions), \
+        "{heads} x {n} tokens on {}, {}: forward {forward_seconds:.2} s ({:.1} GFLOP/s, {pieces} submissions), \
          backward {backward_seconds:.2} s ({:.1} GFLOP/s, {pieces_back} submissions)",
-        n,
         context.capabilities().adapter,
         forward.planned().variant,
         rate(forward_cost.flops, forward_seconds),
         rate(backward_cost.flops, backward_seconds),
     );
-    let matrix = (n * n * 4) as u64;
-    println!("{bytes} bytes in buffers; one matrix of weights alone would take {matrix}");
+    let matrix = (rows * n * 4) as u64;
+    println!("{bytes} bytes in buffers; the weights alone would take {matrix}");
     // All buffers grow with the tokens: eight tensors, an output for each of the two slices of keys that short
     // loops of a CPU driver ask for, and a few words for each row.
-    assert!(bytes <= (n * (10 * D + 18) * 4) as u64 + 4096, "{bytes}");
-
-    statistics(&context, config, inputs, lse);
+    assert!(bytes <= (rows * (10 * D + 18) * 4) as u64 + 4096, "{bytes}");
 
     let read = |view| -> Vec<f32> { context.read_blocking(BufferView::new(view)).unwrap() };
     let [o, lse, dq, dk, dv] = [&o_at, &lse_at, &dq_at, &dk_at, &dv_at].map(read);
@@ -118,43 +152,50 @@ fn every_pixel_attends_to_every_pixel() {
     let size = |a: &[f32], b: &[f32]| -> f64 {
         scale * a.iter().zip(b).map(|(&a, &b)| f64::from((a * b).abs())).sum::<f64>()
     };
-    let delta: Vec<f64> = (0..n).map(|i| dot(&row(&x, i), &row(&o, i))).collect();
+    let delta: Vec<f64> = (0..rows).map(|i| dot(&row(&x, i), &row(&o, i))).collect();
     let delta_size: Vec<f64> =
-        (0..n).map(|i| row(&x, i).iter().map(|&x| f64::from(x.abs())).sum::<f64>()).collect();
+        (0..rows).map(|i| row(&x, i).iter().map(|&x| f64::from(x.abs())).sum::<f64>()).collect();
     for _ in 0..ROWS {
-        let i = random.below(n as u32) as usize;
+        let i = random.below(rows as u32) as usize;
+        // The rows of its head.
+        let head = i / n * n;
         let (own, own_x) = (row(&q, i), row(&x, i));
-        let scores: Vec<f64> = (0..n).map(|j| scale * dot(&own, &row(&k, j))).collect();
+        let scores: Vec<f64> = (0..n).map(|j| scale * dot(&own, &row(&k, head + j))).collect();
         let m = scores.iter().copied().fold(f64::MIN, f64::max);
         let l = scores.iter().map(|s| (s - m).exp()).sum::<f64>().ln() + m;
-        let e: f64 = (0..n).map(|j| (scores[j] - l).exp() * size(&own, &row(&k, j))).sum();
+        let e: f64 = (0..n).map(|j| (scores[j] - l).exp() * size(&own, &row(&k, head + j))).sum();
         compare("lse", i, &lse[i..=i], &[(l, 1.0 + e + l.abs())], ULPS);
         let mut out = vec![(0.0, 0.0); D];
         let weights: Vec<(f64, f64)> = (0..n)
             .map(|j| {
                 let p = (scores[j] - l).exp();
-                (p, p * (1.0 + size(&own, &row(&k, j)) + e + (scores[j] - l).abs() + l.abs()))
+                (p, p * (1.0 + size(&own, &row(&k, head + j)) + e + (scores[j] - l).abs() + l.abs()))
             })
             .collect();
         for (j, w) in weights.iter().enumerate() {
-            add(&mut out, w.0, w.1, &row(&v, j));
+            add(&mut out, w.0, w.1, &row(&v, head + j));
         }
         compare("o", i, &o[i * D..(i + 1) * D], &out, ULPS);
         let exact: f64 = out.iter().zip(&own_x).map(|(o, &x)| o.0 * f64::from(x)).sum();
         let exact_size: f64 = out.iter().zip(&own_x).map(|(o, &x)| o.1 * f64::from(x.abs())).sum();
         let mut out = vec![(0.0, 0.0); D];
         for (j, w) in weights.iter().enumerate() {
-            let (dp, dp_size) = (dot(&own_x, &row(&v, j)), delta_size[i]);
-            add(&mut out, scale * w.0 * (dp - exact), scale * w.1 * (dp_size + exact_size), &row(&k, j));
+            let (dp, dp_size) = (dot(&own_x, &row(&v, head + j)), delta_size[i]);
+            add(
+                &mut out,
+                scale * w.0 * (dp - exact),
+                scale * w.1 * (dp_size + exact_size),
+                &row(&k, head + j),
+            );
         }
         compare("dq", i, &dq[i * D..(i + 1) * D], &out, 2.0 * ULPS);
     }
     for _ in 0..ROWS {
-        let j = random.below(n as u32) as usize;
+        let j = random.below(rows as u32) as usize;
         let (own, own_v) = (row(&k, j), row(&v, j));
         let mut out_k = vec![(0.0, 0.0); D];
         let mut out_v = vec![(0.0, 0.0); D];
-        for i in 0..n {
+        for i in j / n * n..(j / n + 1) * n {
             let (q, x, l) = (row(&q, i), row(&x, i), f64::from(lse[i]));
             let s = scale * dot(&q, &own);
             let p = (s - l).exp();
@@ -167,6 +208,24 @@ fn every_pixel_attends_to_every_pixel() {
         compare("dk", j, &dk[j * D..(j + 1) * D], &out_k, 2.0 * ULPS);
         compare("dv", j, &dv[j * D..(j + 1) * D], &out_v, 2.0 * ULPS);
     }
+}
+
+#[test]
+fn every_pixel_attends_somewhere() {
+    let Some(context) = best_context() else { return };
+    let (n, mut random) = (tokens(), Random::new(76));
+    let [q, k, v] = [2.0, 2.0, 1.0].map(|size| {
+        let at = context.create_storage("rows", (n * D * 4) as u64).unwrap();
+        context.write(&at, 0, bytemuck::cast_slice(&random.vec(n * D, -size, size)));
+        at
+    });
+    let [o, lse] = [n * D, n].map(|words| context.create_storage("rows", words as u64 * 4).unwrap());
+    let inputs = AttentionInputs::new((&q).into(), (&k).into(), (&v).into());
+    let forward = FlashAttentionForward::new(&context, one_head(n)).unwrap();
+    let scratch = forward.create_scratch().unwrap();
+    let args = FlashAttentionForwardArgs { inputs, o: (&o).into(), lse: (&lse).into(), scratch: &scratch };
+    submit(&context, &forward.prepare(&args).unwrap());
+    statistics(&context, one_head(n), inputs, (&lse).into());
 }
 
 /// What the weights say as a whole, and 32 random rows and columns of it against f64.

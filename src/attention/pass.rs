@@ -380,7 +380,6 @@ impl AttentionVariant {
         }
     }
 
-
     fn check(self, config: &AttentionConfig, caps: &Capabilities) -> Result<()> {
         let what = "flash_attention";
         match self {
