@@ -43,11 +43,13 @@ impl Shaders {
         if let Some(&index) = self.index.get(&key) {
             return index;
         }
-        let features: Vec<_> = [("enable f16;", "shader-f16"), ("enable subgroups;", "subgroups")]
-            .into_iter()
-            .filter(|(line, _)| composed.wgsl.contains(line))
-            .map(|(_, feature)| feature)
-            .collect();
+        // No browser has the last.
+        let features: Vec<_> =
+            [("enable f16;", "shader-f16"), ("enable subgroups;", "subgroups"), ("<u64>", "64-bit integers")]
+                .into_iter()
+                .filter(|(text, _)| composed.wgsl.contains(text))
+                .map(|(_, feature)| feature)
+                .collect();
         let bindings: Vec<_> = shader
             .bindings()
             .iter()

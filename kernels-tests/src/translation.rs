@@ -26,7 +26,7 @@ struct Profile {
     cpu: bool,
 }
 
-fn profiles() -> [Profile; 4] {
+fn profiles() -> [Profile; 5] {
     use wgpu::Features as F;
     let limits = |workgroup_bytes, invocations, buffers| wgpu::Limits {
         max_compute_workgroup_storage_size: workgroup_bytes,
@@ -51,6 +51,13 @@ fn profiles() -> [Profile; 4] {
             name: "like lavapipe",
             limits: limits(32 << 10, 1024, 32),
             features: all | F::SHADER_INT64,
+            subgroups: (8, 8),
+            cpu: true,
+        },
+        Profile {
+            name: "like lavapipe without 64-bit integers",
+            limits: limits(32 << 10, 1024, 32),
+            features: all,
             subgroups: (8, 8),
             cpu: true,
         },
@@ -223,8 +230,7 @@ fn check(permutation: &Permutation, index: usize, tools: &Tools) -> Result<Findi
     let Permutation { shader, constants, params, limits } = permutation;
     let composed = compose(shader, constants, Dialect::Naga);
     let browser = compose(shader, constants, Dialect::Browser).wgsl;
-    let f16 = composed.wgsl.contains("enable f16;");
-    let int64 = composed.wgsl.contains("u64>");
+    let new_types = composed.wgsl.contains("enable f16;") || composed.wgsl.contains("<u64>");
     let subgroups = browser.contains("enable subgroups;");
     let mut module = naga::front::wgsl::parse_str(&composed.wgsl)
         .map_err(|e| composed.explain(&e.emit_to_string(&composed.wgsl)))?;
@@ -253,9 +259,9 @@ fn check(permutation: &Permutation, index: usize, tools: &Tools) -> Result<Findi
     let stem = format!("{}-{index}", shader.name().replace(['/', ':'], "_"));
     let targets = [
         to_spirv(&module, &info, shader.entry(), &stem, tools),
-        to_hlsl(&module, &info, f16, &stem, tools),
+        to_hlsl(&module, &info, new_types, &stem, tools),
         to_msl(&module, &info),
-        if f16 || int64 {
+        if new_types {
             Verdict::NotThere
         } else {
             to_glsl(&module, &info, subgroups, shader.entry(), &stem, tools)
@@ -321,7 +327,7 @@ fn to_spirv(module: &naga::Module, info: &ModuleInfo, entry: &str, stem: &str, t
     }
 }
 
-fn to_hlsl(module: &naga::Module, info: &ModuleInfo, f16: bool, stem: &str, tools: &Tools) -> Verdict {
+fn to_hlsl(module: &naga::Module, info: &ModuleInfo, new_types: bool, stem: &str, tools: &Tools) -> Verdict {
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_2,
         zero_initialize_workgroup_memory: false,
@@ -336,8 +342,8 @@ fn to_hlsl(module: &naga::Module, info: &ModuleInfo, f16: bool, stem: &str, tool
         Ok(other) => return Verdict::Bad(format!("no entry point: {other:?}")),
         Err(error) => return Verdict::Bad(error.to_string()),
     };
-    // glslang reads HLSL of shader model 5: no 16-bit types.
-    if f16 || !tools.glslang {
+    // glslang reads HLSL of shader model 5: no 16-bit and no 64-bit types.
+    if new_types || !tools.glslang {
         return Verdict::Good;
     }
     let arguments = ["-D", "-V", "-S", "comp", "--auto-map-bindings", "-o", "/dev/null", "-e", &entry];

@@ -12,48 +12,19 @@
 
 var<workgroup> parts: array<vec4<u32>, 8u * TILE_ROWS>;                       // [8, own rows]
 
-// What four rows know of the keys so far.
-struct RowParts { l: vec4<f32>, entropy: vec4<f32>, distance: vec4<f32>, best: vec4<f32>, best_at: vec4<u32> }
-
-fn surprises(w: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(surprise(w.x, d.x), surprise(w.y, d.y), surprise(w.z, d.z), surprise(w.w, d.w));
-}
-
-// From the patches of four rows to that of a key.
-fn patch_distances(row: u32, key: u32) -> vec4<f32> {
-    let point = patch_point(key);
-    return vec4<f32>(patch_distance(patch_point(row), point), patch_distance(patch_point(row + 1u), point),
-                     patch_distance(patch_point(row + 2u), point), patch_distance(patch_point(row + 3u), point));
-}
-
-fn add_key(parts: RowParts, s: vec4<f32>, row: u32, key: u32) -> RowParts {
-    var p = parts;
-    let d = s - p.l;
-    let w = select(probabilities(d), vec4<f32>(), s == vec4<f32>(HIDDEN));
-    p.entropy += surprises(w, d);
-    if GRID { p.distance += w * patch_distances(row, key); }
-    let is_better = s > p.best;
-    p.best = select(p.best, s, is_better);
-    // One by one: GLSL has no choice between integer vectors.
-    p.best_at = vec4<u32>(select(p.best_at.x, key, is_better.x), select(p.best_at.y, key, is_better.y),
-                          select(p.best_at.z, key, is_better.z), select(p.best_at.w, key, is_better.w));
-    return p;
-}
-
 // Keys take turns.
-fn add_keys(parts: RowParts, s: mat4x4<f32>, row: u32, key: u32) -> RowParts {
+fn add_keys(parts: RowParts, s: mat4x4<f32>, key: u32) -> RowParts {
     var t = transpose(s);
     var p = parts;
     for (var c = 0u; c < 4u; c++) {
-        p = add_key(p, t[0], row, key + c);
+        p = add_key(p, t[0], key + c);
         t = mat4x4<f32>(t[1], t[2], t[3], t[0]);
     }
     return p;
 }
 
-fn no_keys(p: Place, row: u32) -> RowParts {
-    return RowParts(four_terms(p.batch, p.head, p.row + row, params.row_end - 1u).l, vec4<f32>(), vec4<f32>(),
-                    vec4<f32>(HIDDEN), vec4<u32>(NO_KEY));
+fn no_keys_yet(p: Place, row: u32) -> RowParts {
+    return no_keys(p.row + row + FOUR, four_terms(p.batch, p.head, p.row + row, params.row_end - 1u).l);
 }
 
 fn put_row_parts(local: u32, quad: u32, p: RowParts) {
@@ -76,15 +47,15 @@ fn rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     let b = base_of(p.batch, p.head, p.head / params.sharing, p.head);
     let row0 = first_row(local, 0u);
     let row1 = first_row(local, 1u);
-    var above = no_keys(p, row0);
-    var below = no_keys(p, row1);
+    var above = no_keys_yet(p, row0);
+    var below = no_keys_yet(p, row1);
     let range = key_range(p.slice, p.row, TILE_ROWS);
     for (var j = range.x; j < range.y; j += TILE_COLUMNS) {
         compute_products(b, p.row, j, range.y, local);
         to_scores(b, p.row, j, range.y, local);
         let key = j + first_column(local);
-        above = add_keys(above, pairs0, p.row + row0, key);
-        if TALL { below = add_keys(below, pairs1, p.row + row1, key); }
+        above = add_keys(above, pairs0, key);
+        if TALL { below = add_keys(below, pairs1, key); }
     }
     put_row_parts(local, 0u, above);
     if TALL { put_row_parts(local, 1u, below); }

@@ -1,54 +1,25 @@
-// Flash attention forward for CPU adapters with subgroups of 8 (formulas: attention/flash_attention.wgsl).
+// Flash attention forward for CPU adapters with subgroups of 8 (formulas: attention/flash_attention.wgsl), on the
+// lanes of common/attention_lanes.wgsl: a workgroup has 64 queries, an invocation eight of them, two keys at a time.
 //
-// A workgroup is one subgroup and has 64 queries; an invocation has eight of them, in registers or next to
-// them: a vec4 is one column of four, the upper or the lower ones. Two keys pass by at a time. An invocation
-// loads one vec4 in eight of these, and the others reach it by shuffles with constant lanes: 8 loads for
-// 2,048 multiply-adds at 64 columns. The softmax needs no other lane.
+// 8 loads of four floats, or 4 of eight as 64-bit integers (common/attention_other_wide.wgsl), for 2,048
+// multiply-adds at 64 columns. The softmax needs no other lane.
 // The sums are scaled only when a score exceeds the maximum that they have by HEADROOM: that is a loop around
 // the loop over the keys, since such adapters jump backwards alone.
-// Nothing may depend on a variable index, for then an array is memory that is read lane by lane. So the blocks
-// of a row are written out by doubling (`_2`, `_4`, ...), and what lies beyond D is dropped as constant.
 // Head dimensions up to 128. Workgroup memory: 0 bytes.
 //
-// 4 heads, 1024 tokens, 64 columns on lavapipe, percent of the ceiling: 23 with 32 queries, four keys at a time
-// and sums scaled each time (16 loads for 2,048 multiply-adds); 26 so. Loads are about 180 cycles each, and a
-// third of the time; without them it would be 48. Loads of 64-bit integers, two numbers each, would make it 28.
+// 4 heads, 1024 tokens, 64 columns on lavapipe, percent of the ceiling. With AVX-512: 23 with 32 queries, four keys
+// at a time and sums scaled each time (16 loads for 2,048 multiply-adds); 26 with 64. With AVX2, where each number
+// of a load goes through memory: 19.5, and 25 with 64-bit integers.
 
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;      // [slices, batch, heads, queries]
 
-const ROWS: u32 = 64u;
 // In base 2: weights are at most 2^HEADROOM, sums of a slice of 2^16 keys at most 2^24.
 const HEADROOM: vec4<f32> = vec4<f32>(8.0);
-const PARTS: u32 = 4u * ((D4 + 15u) / 16u);
-const ALL_PARTS: u32 = PARTS + 4u * ((DV4 + 15u) / 16u);
 
-// Columns of the queries and of the results: the upper four rows, then the lower four.
-var<private> mine: array<vec4<f32>, 8u * D4>;
+// Columns of the results: the upper four rows, then the lower four.
 var<private> sums: array<vec4<f32>, 8u * DV4>;
-// This lane's part of the two keys and of their values: two of sixteen blocks, of each key.
-var<private> part: array<vec4<f32>, ALL_PARTS>;
-
-// In matrices of pairs, columns are: the upper queries with either key, then the lower ones.
-
-fn add_product(key: vec4<f32>, at: u32, sum: vec4<f32>) -> vec4<f32> {
-    return fma(key.wwww, mine[at + 6u], fma(key.zzzz, mine[at + 4u],
-           fma(key.yyyy, mine[at + 2u], fma(key.xxxx, mine[at], sum))));
-}
-
-fn products_block(t: mat4x4<f32>, c: u32) -> mat4x4<f32> {
-    if c >= D4 { return t; }
-    let at = c / 16u * 4u + c % 2u;
-    let first = subgroupShuffle(part[at], c % 16u / 2u);
-    let second = subgroupShuffle(part[at + 2u], c % 16u / 2u);
-    return mat4x4<f32>(add_product(first, 8u * c, t[0]), add_product(second, 8u * c, t[1]),
-                       add_product(first, 8u * c + 1u, t[2]), add_product(second, 8u * c + 1u, t[3]));
-}
-
-fn products_2(t: mat4x4<f32>, c: u32) -> mat4x4<f32> { return products_block(products_block(t, c), c + 1u); }
-fn products_4(t: mat4x4<f32>, c: u32) -> mat4x4<f32> { return products_2(products_2(t, c), c + 2u); }
-fn products_8(t: mat4x4<f32>, c: u32) -> mat4x4<f32> { return products_4(products_4(t, c), c + 4u); }
-fn products_16(t: mat4x4<f32>, c: u32) -> mat4x4<f32> { return products_8(products_8(t, c), c + 8u); }
-fn products() -> mat4x4<f32> { return products_16(products_16(mat4x4<f32>(), 0u), 16u); }
+// This lane's part of the two keys' values.
+var<private> values_part: array<vec4<f32>, 4u * ((DV4 + 15u) / 16u)>;
 
 fn add_pair(sum: vec4<f32>, first: f32, second: f32, w: mat2x4<f32>, s: mat2x4<f32>) -> vec4<f32> {
     if CAREFUL {
@@ -67,9 +38,9 @@ fn add_column(column: u32, first: f32, second: f32, w: mat4x4<f32>, s: mat4x4<f3
 // Adds the values of the two keys with the weights `w`; `s` tells who is hidden from whom.
 fn add_values_block(c: u32, w: mat4x4<f32>, s: mat4x4<f32>) {
     if c >= DV4 { return; }
-    let at = PARTS + c / 16u * 4u + c % 2u;
-    let first = subgroupShuffle(part[at], c % 16u / 2u);
-    let second = subgroupShuffle(part[at + 2u], c % 16u / 2u);
+    let at = c / 16u * 4u + c % 2u;
+    let first = subgroupShuffle(values_part[at], c % 16u / 2u);
+    let second = subgroupShuffle(values_part[at + 2u], c % 16u / 2u);
     add_column(8u * c, first.x, second.x, w, s);
     add_column(8u * c + 2u, first.y, second.y, w, s);
     add_column(8u * c + 4u, first.z, second.z, w, s);
@@ -100,28 +71,15 @@ fn scale_8(c: u32, factor: mat2x4<f32>) { scale_4(c, factor); scale_4(c + 4u, fa
 fn scale_16(c: u32, factor: mat2x4<f32>) { scale_8(c, factor); scale_8(c + 8u, factor); }
 fn scale(factor: mat2x4<f32>) { scale_16(0u, factor); scale_16(16u, factor); }
 
-fn set_part(at: u32, blocks: mat2x4<f32>, is_there: bool) {
-    part[at] = select(vec4<f32>(), blocks[0], is_there);
-    part[at + 1u] = select(vec4<f32>(), blocks[1], is_there);
-}
-
-// The keys that begin at `at.x` and `at.y`: zeros for those that are not there. Blocks c to c + 15 of each.
-fn load_keys_block(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) {
-    if c >= D4 || c % 16u != 0u { return; }
-    set_part(c / 4u, get_other_pair(at.x, c + 2u * lane), is_there.x);
-    set_part(c / 4u + 2u, get_other_pair(at.y, c + 2u * lane), is_there.y);
-}
-
-fn load_keys_2(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_block(c, at, is_there, lane); load_keys_block(c + 1u, at, is_there, lane); }
-fn load_keys_4(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_2(c, at, is_there, lane); load_keys_2(c + 2u, at, is_there, lane); }
-fn load_keys_8(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_4(c, at, is_there, lane); load_keys_4(c + 4u, at, is_there, lane); }
-fn load_keys_16(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_8(c, at, is_there, lane); load_keys_8(c + 8u, at, is_there, lane); }
-fn load_keys(at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_keys_16(0u, at, is_there, lane); load_keys_16(16u, at, is_there, lane); }
-
 fn load_values_block(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) {
     if c >= DV4 || c % 16u != 0u { return; }
-    set_part(PARTS + c / 4u, get_other_values_pair(at.x, c + 2u * lane), is_there.x);
-    set_part(PARTS + c / 4u + 2u, get_other_values_pair(at.y, c + 2u * lane), is_there.y);
+    let first = get_other_values_pair(at.x, c + 2u * lane);
+    let second = get_other_values_pair(at.y, c + 2u * lane);
+    let zero = vec4<f32>();
+    values_part[c / 4u] = select(zero, first[0], is_there.x);
+    values_part[c / 4u + 1u] = select(zero, first[1], is_there.x);
+    values_part[c / 4u + 2u] = select(zero, second[0], is_there.y);
+    values_part[c / 4u + 3u] = select(zero, second[1], is_there.y);
 }
 
 fn load_values_2(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_values_block(c, at, is_there, lane); load_values_block(c + 1u, at, is_there, lane); }
@@ -129,25 +87,6 @@ fn load_values_4(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_
 fn load_values_8(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_values_4(c, at, is_there, lane); load_values_4(c + 4u, at, is_there, lane); }
 fn load_values_16(c: u32, at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_values_8(c, at, is_there, lane); load_values_8(c + 8u, at, is_there, lane); }
 fn load_values(at: vec2<u32>, is_there: vec2<bool>, lane: u32) { load_values_16(0u, at, is_there, lane); load_values_16(16u, at, is_there, lane); }
-
-fn set_columns(first: u32, t: mat4x4<f32>) {
-    mine[first] = t[0];
-    mine[first + 2u] = t[1];
-    mine[first + 4u] = t[2];
-    mine[first + 6u] = t[3];
-}
-
-fn load_own_block(c: u32, upper: vec4<u32>, lower: vec4<u32>) {
-    if c >= D4 { return; }
-    set_columns(8u * c, transpose(mat4x4<f32>(get_own(upper.x, c), get_own(upper.y, c), get_own(upper.z, c), get_own(upper.w, c))));
-    set_columns(8u * c + 1u, transpose(mat4x4<f32>(get_own(lower.x, c), get_own(lower.y, c), get_own(lower.z, c), get_own(lower.w, c))));
-}
-
-fn load_own_2(c: u32, upper: vec4<u32>, lower: vec4<u32>) { load_own_block(c, upper, lower); load_own_block(c + 1u, upper, lower); }
-fn load_own_4(c: u32, upper: vec4<u32>, lower: vec4<u32>) { load_own_2(c, upper, lower); load_own_2(c + 2u, upper, lower); }
-fn load_own_8(c: u32, upper: vec4<u32>, lower: vec4<u32>) { load_own_4(c, upper, lower); load_own_4(c + 4u, upper, lower); }
-fn load_own_16(c: u32, upper: vec4<u32>, lower: vec4<u32>) { load_own_8(c, upper, lower); load_own_8(c + 8u, upper, lower); }
-fn load_own(upper: vec4<u32>, lower: vec4<u32>) { load_own_16(0u, upper, lower); load_own_16(16u, upper, lower); }
 
 // Four rows of a block of the sums from `first` on; 0 for a row that sees nothing.
 fn result_block(first: u32, factor: vec4<f32>) -> mat4x4<f32> {
@@ -171,11 +110,6 @@ fn put_output_4(c: u32, first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: v
 fn put_output_8(c: u32, first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_4(c, first, at, is_own, factor); put_output_4(c + 4u, first, at, is_own, factor); }
 fn put_output_16(c: u32, first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_8(c, first, at, is_own, factor); put_output_8(c + 8u, first, at, is_own, factor); }
 fn put_output(first: u32, at: vec4<u32>, is_own: vec4<bool>, factor: vec4<f32>) { put_output_16(0u, first, at, is_own, factor); put_output_16(16u, first, at, is_own, factor); }
-
-fn known_terms(batch: u32, head: u32, query: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(row_terms(batch, head, query.x).x, row_terms(batch, head, query.y).x,
-                     row_terms(batch, head, query.z).x, row_terms(batch, head, query.w).x);
-}
 
 fn put_lse(at: u32, row: vec4<u32>, is_own: vec4<bool>, m: vec4<f32>, l: vec4<f32>) {
     if is_own.x { lse[at + row.x] = log_sum(m.x, l.x); }
@@ -202,7 +136,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     let values_at = params.other_values_first + p.batch * params.other_values_batch + kv_head * params.other_values_head;
     let score_factor = score_scale(p.head);
     let own_at = params.own_first + p.batch * params.own_batch + p.head * params.own_head;
-    load_own(own_at + min(upper, last) * params.own_row, own_at + min(lower, last) * params.own_row);
+    load_mine(own_at + min(upper, last) * params.own_row, own_at + min(lower, last) * params.own_row);
     var m = mat2x4<f32>(vec4<f32>(FLOOR), vec4<f32>(FLOOR));
     if KNOWN {
         m = mat2x4<f32>(known_terms(p.batch, p.head, min(upper, last)), known_terms(p.batch, p.head, min(lower, last)));
@@ -224,7 +158,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
             if j >= range.y { break; }
             let key = min(vec2<u32>(j, j + 1u), vec2<u32>(params.keys - 1u));
             let is_there = vec2<bool>(has_key(p.batch, j, range.y), has_key(p.batch, j + 1u, range.y));
-            load_keys(other_at + key * params.other_row, is_there, lane);
+            load_pair(other_at + key * params.other_row, is_there, lane);
             let t = products();
             let s = mat4x4<f32>(scores(score_factor * t[0], p.batch, p.head, above, row_of(j), is_there.xxxx),
                                 scores(score_factor * t[1], p.batch, p.head, above, row_of(j + 1u), is_there.yyyy),

@@ -57,14 +57,44 @@ struct Shaders {
 
 /// An entry point with elements of queries and keys read one or four at a time; then what it reads and writes.
 macro_rules! entry {
-    ($file:literal, $entry:literal, [$($common:ident),*], $weights:literal, $result:expr) => {
+    ($file:literal, $entry:literal, $common:tt, $weights:literal, $result:expr) => {
+        entry!($file, $entry, attention_other_vectors, 16, $common, $weights, $result)
+    };
+    (
+        $file:literal, $entry:literal, $other:ident, $bytes:literal, [$($common:ident),*], $weights:literal, $result:expr
+    ) => {
         shaders!(
             $file,
             $entry,
+            $other,
             [attention_statistics $(, $common)*],
             [read("own"), read("other"), read($weights), read("side"), read("bias"), $result],
-            [read("own").vec4(), read("other").vec4(), read($weights), read("side"), read("bias"), $result]
+            [read("own").vec4(), read("other").stride($bytes), read($weights), read("side"), read("bias"), $result]
         )
+    };
+}
+macro_rules! subgroup {
+    ($other:ident, $bytes:literal, $common:tt) => {
+        Shaders {
+            rows: entry!(
+                "attention/attention_statistics_subgroup",
+                "rows",
+                $other,
+                $bytes,
+                $common,
+                "unused",
+                write("row_parts").vec4()
+            ),
+            columns: entry!(
+                "attention/attention_statistics_subgroup",
+                "columns",
+                $other,
+                $bytes,
+                $common,
+                "weights",
+                write("column_parts")
+            ),
+        }
     };
 }
 
@@ -88,6 +118,9 @@ static TILED: Shaders = Shaders {
         write("column_parts")
     ),
 };
+static SUBGROUP: Shaders =
+    subgroup!(attention_other_vectors, 16, [attention_rows, attention_pairs, attention_lanes]);
+static SUBGROUP_WIDE: Shaders = subgroup!(attention_other_wide, 32, [attention_rows, attention_lanes]);
 static HOPS: [Shader; 2] = entry!("attention/attention_statistics", "hops", [], "unused", write("hop_parts"));
 static TILE: [Shader; 2] = entry!("attention/attention_statistics", "tile", [], "unused", write("block"));
 static MERGE_ROWS: Shader = shader!(
@@ -128,7 +161,7 @@ struct Params {
     share: f32,
 }
 
-/// Rows of a workgroup in both variants.
+/// Rows of a workgroup in all variants.
 const ROWS: u32 = 64;
 /// Workgroup memory of the tiled variant.
 const TILED_BYTES: u32 = 14 << 10;
@@ -165,6 +198,8 @@ impl<'a> Statistics<'a> {
         let variant = match config.variant {
             Some(AttentionVariant::Tiled) => tiled.map(|()| AttentionVariant::Tiled)?,
             None if !caps.cpu && tiled.is_ok() => AttentionVariant::Tiled,
+            // As asked for, or as the scores of a CPU adapter are best computed.
+            _ if pass.variant == AttentionVariant::Subgroup => AttentionVariant::Subgroup,
             _ => AttentionVariant::Plain,
         };
         check_workgroup(what, 64, 256, caps)?;
@@ -173,14 +208,20 @@ impl<'a> Statistics<'a> {
     }
 
     fn shaders(&self) -> &'static Shaders {
-        if self.pass.variant == AttentionVariant::Tiled { &TILED } else { &PLAIN }
+        match self.pass.variant {
+            AttentionVariant::Plain => &PLAIN,
+            AttentionVariant::Tiled => &TILED,
+            AttentionVariant::Subgroup if self.pass.wide() => &SUBGROUP_WIDE,
+            AttentionVariant::Subgroup => &SUBGROUP,
+        }
     }
 
     fn constants(&self, kind: Kind) -> Constants {
         let constants = self.pass.score_constants(kind);
         match self.pass.variant {
+            AttentionVariant::Plain => constants,
             AttentionVariant::Tiled => constants.u32("ROWS", ROWS / 8),
-            _ => constants,
+            AttentionVariant::Subgroup => constants.subgroups(),
         }
     }
 
@@ -223,9 +264,8 @@ impl<'a> Statistics<'a> {
     }
 
     fn plan(&self, launches: Vec<Launch>, words: [u64; 2]) -> Plan {
-        let name = if self.pass.variant == AttentionVariant::Tiled { "tiled" } else { "plain" };
         let scratch = vec![4 * self.pass.side_words(), 4 * words[0], 4 * words[1]];
-        Plan { variant: name, launches, scratch }
+        Plan { variant: self.pass.variant.name(), launches, scratch }
     }
 
     fn rows(&self, grid: Option<PatchGrid>) -> Result<Plan> {
@@ -367,7 +407,7 @@ impl<'k, 'a> Binder<'k, 'a> {
 /// Of [`AttentionRowStatistics`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct AttentionRowStatisticsConfig {
-    /// Of the scores. Variants: plain or tiled; that for subgroups means the plain one.
+    /// Of the scores. Variants: plain, tiled, or for subgroups of 8.
     pub attention: AttentionConfig,
     /// Where the patches are, if distances are wanted.
     pub grid: Option<PatchGrid>,
@@ -436,7 +476,7 @@ impl Kernel for AttentionRowStatistics {
 /// Of [`AttentionColumnMass`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct AttentionColumnMassConfig {
-    /// Of the scores. Variants: plain or tiled; that for subgroups means the plain one.
+    /// Of the scores. Variants: plain, tiled, or for subgroups of 8.
     pub attention: AttentionConfig,
     /// The queries have weights `[B, N_q]`; otherwise all count 1.
     pub weights: bool,

@@ -67,15 +67,17 @@ pub(super) struct Shaders {
 
 macro_rules! variant {
     ($file:literal, $common:tt) => {
-        variant!($file, $file, attention_other_vectors, 16, $common)
+        variant!([$file, $common], [$file, $common], attention_other_vectors, 16)
     };
-    ($forward:literal, $file:literal, $other:ident, $bytes:literal, $common:tt) => {
+    (
+        [$forward:literal, $forward_common:tt], [$file:literal, $common:tt], $other:ident, $bytes:literal
+    ) => {
         Shaders {
             forward: shaders!(
                 $forward,
                 "forward",
                 $other,
-                $common,
+                $forward_common,
                 [
                     read("own"),
                     read("other"),
@@ -152,18 +154,16 @@ static PLAIN: Shaders = variant!("attention/flash_attention", []);
 static TILED: Shaders =
     variant!("attention/flash_attention_tiled", [blocks, attention_rows, attention_tiles]);
 static SUBGROUP: Shaders = variant!(
-    "attention/flash_attention_subgroup_forward",
-    "attention/flash_attention_subgroup_backward",
+    ["attention/flash_attention_subgroup_forward", [attention_rows, attention_pairs, attention_lanes]],
+    ["attention/flash_attention_subgroup_backward", [attention_rows, attention_pairs]],
     attention_other_vectors,
-    16,
-    [attention_rows, attention_pairs]
+    16
 );
 static SUBGROUP_WIDE: Shaders = variant!(
-    "attention/flash_attention_subgroup_forward",
-    "attention/flash_attention_subgroup_backward",
+    ["attention/flash_attention_subgroup_forward", [attention_rows, attention_lanes]],
+    ["attention/flash_attention_subgroup_backward", [attention_rows]],
     attention_other_wide,
-    32,
-    [attention_rows]
+    32
 );
 
 static PREPARE: Shader = shader!(
@@ -489,7 +489,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether every row of the tensors is made of whole vectors of eight floats, and the device can load those.
-    fn wide(&self) -> bool {
+    pub fn wide(&self) -> bool {
         let Self { config, q, k, v, x, .. } = self;
         let rows = [q, k, v, x].iter().all(|rows| rows.are_multiples_of(8));
         let widths = config.head_dim.is_multiple_of(8) && config.value_dim().is_multiple_of(8);

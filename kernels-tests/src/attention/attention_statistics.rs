@@ -257,6 +257,7 @@ fn record(context: &Context, setup: &Setup, b: &Views<'_>) -> Result<Recording> 
 
 const PLAIN: AttentionVariant = AttentionVariant::Plain;
 const TILED: AttentionVariant = AttentionVariant::Tiled;
+const SUBGROUP: AttentionVariant = AttentionVariant::Subgroup;
 
 struct Table {
     random: Random,
@@ -358,6 +359,27 @@ pub const CANARIES: &[Canary] = &[
         replace: "sum",
     },
     Canary {
+        bug: "a masked key that receives, for subgroups",
+        kernel: "attention/attention_statistics",
+        shader: "attention/attention_statistics_subgroup::columns",
+        find: "select(below, vec4<f32>(), masks(p.batch, lower))",
+        replace: "below",
+    },
+    Canary {
+        bug: "the second query's log-sum-exp for the first",
+        kernel: "attention/attention_statistics",
+        shader: "attention/attention_statistics_subgroup::columns",
+        find: "let l0 = subgroupShuffle(l, 0u);",
+        replace: "let l0 = subgroupShuffle(l, 1u);",
+    },
+    Canary {
+        bug: "the lower rows' second key counted as the first",
+        kernel: "attention/attention_statistics",
+        shader: "attention/attention_statistics_subgroup::rows",
+        find: "lower_rows, row_of(j + 1u), is_there.yyyy), j + 1u);",
+        replace: "lower_rows, row_of(j + 1u), is_there.yyyy), j);",
+    },
+    Canary {
         bug: "slices that overlap",
         kernel: "attention/attention_statistics",
         shader: "attention/attention_statistics_merge::columns",
@@ -371,17 +393,17 @@ pub fn cases() -> Vec<Case> {
     let base = AttentionConfig::default();
     let square = |n: u32, d: u32| AttentionConfig { queries: n, keys: n, head_dim: d, ..base };
     let grid = |prefix, height, width| Some(PatchGrid { prefix, height, width });
-    let both = &[PLAIN, TILED];
+    let all = &[PLAIN, TILED, SUBGROUP];
     let same = |_: &mut Inputs| {};
-    table.add("one token", Setup::new(square(1, 1), grid(0, 1, 1)), 2.0, both, same);
+    table.add("one token", Setup::new(square(1, 1), grid(0, 1, 1)), 2.0, all, same);
     let patches = AttentionConfig { batch: 2, heads: 3, ..square(36, 16) };
-    table.add("patches", Setup::new(patches, grid(1, 5, 7)), 2.0, both, same);
+    table.add("patches", Setup::new(patches, grid(1, 5, 7)), 2.0, all, same);
     // Heads that share keys, a learned table, and a block across two tiles; all queries count 1.
     let bias = AttentionBias::Table { prefix: 1, height: 8, width: 8 };
     let shared = AttentionConfig { heads: 2, kv_heads: Some(1), bias, ..square(65, 12) };
     let setup =
         Setup { weights: false, rows: [60, 65], columns: [7, 9], ..Setup::new(shared, grid(1, 8, 8)) };
-    table.add("table", setup, 2.0, both, same);
+    table.add("table", setup, 2.0, all, same);
     // Rows that see nothing, masked keys, rows of no whole vec4s.
     let few = AttentionConfig {
         batch: 2,
@@ -395,31 +417,33 @@ pub fn cases() -> Vec<Case> {
         bias: AttentionBias::Dense { share_batch: true, share_heads: false },
         ..base
     };
-    table.add("more queries than keys", Setup::new(few, None), 2.0, both, |inputs| {
+    table.add("more queries than keys", Setup::new(few, None), 2.0, all, |inputs| {
         inputs.bias.iter_mut().step_by(11).for_each(|b| *b = -1e30);
         for (key, _) in inputs.key_mask.iter().enumerate().filter(|(_, kept)| **kept == 0) {
             inputs.k[key * 10..][..10].fill(f32::NAN);
         }
     });
+    let masked = AttentionConfig { key_mask: true, ..square(70, 40) };
+    table.add("masked keys", Setup::new(masked, None), 2.0, all, same);
     let sliced = AttentionConfig { heads: 2, slices: Some(3), ..square(197, 24) };
-    table.add("slices", Setup { share: 0.9, ..Setup::new(sliced, grid(1, 14, 14)) }, 1.0, both, same);
+    table.add("slices", Setup { share: 0.9, ..Setup::new(sliced, grid(1, 14, 14)) }, 1.0, all, same);
     let line = AttentionConfig { window: Some(10), ..square(66, 8) };
-    table.add("a line of patches", Setup::new(line, grid(0, 1, 66)), 2.0, both, same);
-    table.add("scores of 1e4", Setup::new(square(65, 16), grid(1, 8, 8)), 1e2, both, same);
+    table.add("a line of patches", Setup::new(line, grid(0, 1, 66)), 2.0, all, same);
+    table.add("scores of 1e4", Setup::new(square(65, 16), grid(1, 8, 8)), 1e2, all, same);
     // Keys that are the same: the first has it.
     let twins = AttentionConfig { heads: 2, ..square(130, 4) };
-    table.add("equal keys", Setup::new(twins, None), 2.0, both, |inputs| {
+    table.add("equal keys", Setup::new(twins, None), 2.0, all, |inputs| {
         let half = inputs.k.len() / 2;
         let (first, second) = inputs.k.split_at_mut(half);
         second.copy_from_slice(first);
     });
     let causal = AttentionConfig { heads: 2, causal: true, window: Some(40), ..square(70, 16) };
-    table.add("NaN", Setup::new(causal, grid(0, 7, 10)), 2.0, both, |inputs| {
+    table.add("NaN", Setup::new(causal, grid(0, 7, 10)), 2.0, all, |inputs| {
         inputs.q[9 * 32 + 3] = f32::NAN;
         inputs.k[61 * 32 + 16] = f32::NAN;
     });
     let half = AttentionConfig { half: true, ..square(33, 16) };
-    table.add("f16", Setup::new(half, None), 2.0, both, same);
+    table.add("f16", Setup::new(half, None), 2.0, all, same);
     table.cases
 }
 
