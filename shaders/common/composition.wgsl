@@ -1,5 +1,6 @@
 // What the variants of radial/sinusoid_composition share: parameters, buffers and psi. F is the number
-// of features; an item is one of them, or four (scalars.wgsl or vectors.wgsl), ITEMS = F / WIDTH.
+// of features; an item is one of them, or four (scalars.wgsl or vectors.wgsl), ITEMS = F / WIDTH. The rows
+// that are read, weights and dy: common/composition_rows.wgsl.
 
 struct Params {
     first_group: u32,
@@ -13,11 +14,9 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> phi: array<f32>;                   // [N, K]
 @group(0) @binding(2) var<storage, read> neighbours: array<u32>;            // [N, K]
-@group(0) @binding(3) var<storage, read> weights: array<Stored>;            // [C, ITEMS]
 @group(0) @binding(4) var<storage, read> frequencies: array<Floats>;        // [ITEMS]; without SINE not read
 @group(0) @binding(5) var<storage, read_write> y: array<Floats>;            // [N, ITEMS]
 // backward_phi
-@group(0) @binding(5) var<storage, read> dy: array<Floats>;                 // [N, ITEMS]
 @group(0) @binding(6) var<storage, read_write> dphi: array<f32>;            // [N, K]
 // weight_gradient, frequency_gradient
 @group(0) @binding(2) var<storage, read> order: array<u32>;                 // [N K] pairs n K + j, by centre

@@ -120,7 +120,7 @@ static TILED: Shaders = Shaders {
 };
 static SUBGROUP: Shaders =
     subgroup!(attention_other_vectors, 16, [attention_rows, attention_pairs, attention_lanes]);
-static SUBGROUP_WIDE: Shaders = subgroup!(attention_other_wide, 32, [attention_rows, attention_lanes]);
+static SUBGROUP_WIDE: Shaders = subgroup!(attention_other_wide, 32, [attention_rows, attention_lanes, wide]);
 static HOPS: [Shader; 2] = entry!("attention/attention_statistics", "hops", [], "unused", write("hop_parts"));
 static TILE: [Shader; 2] = entry!("attention/attention_statistics", "tile", [], "unused", write("block"));
 static MERGE_ROWS: Shader = shader!(

@@ -160,8 +160,8 @@ static SUBGROUP: Shaders = variant!(
     16
 );
 static SUBGROUP_WIDE: Shaders = variant!(
-    ["attention/flash_attention_subgroup_forward", [attention_rows, attention_lanes]],
-    ["attention/flash_attention_subgroup_backward", [attention_rows]],
+    ["attention/flash_attention_subgroup_forward", [attention_rows, attention_lanes, wide]],
+    ["attention/flash_attention_subgroup_backward", [attention_rows, wide]],
     attention_other_wide,
     32
 );

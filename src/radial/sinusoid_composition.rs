@@ -114,7 +114,7 @@ struct Shaders {
 
 macro_rules! shaders {
     ($items:ident, $stored:ident, $weights:expr, $frequencies:expr, $y:expr, $dy:expr, $dw:expr, $dm:expr) => {
-        shaders!(@ [index, $items, sine, $stored, composition],
+        shaders!(@ [index, $items, sine, $stored, composition, composition_rows],
             [read("phi"), read("neighbours"), $weights("weights"), $frequencies, $y],
             [read("phi"), read("neighbours"), $weights("weights"), $frequencies, $dy, write("dphi")],
             [read("phi"), read("order"), read("starts"), $frequencies, $dy, $dw],
@@ -146,6 +146,59 @@ const fn four(name: &'static str) -> Binding {
 const fn halves(name: &'static str) -> Binding {
     read(name).stride(8)
 }
+
+/// Gradients with rows read as 64-bit integers: of the bases, the weights and the frequencies.
+static WIDE: [Shader; 3] = {
+    const fn wide(name: &'static str) -> Binding {
+        read(name).stride(32)
+    }
+    macro_rules! wide {
+        ($entry:literal, $bindings:tt) => {
+            shader!(
+                "radial/sinusoid_composition_wide",
+                $entry,
+                [index, vectors, sine, stored_floats, composition, wide],
+                $bindings
+            )
+        };
+    }
+    [
+        wide!(
+            "backward_phi",
+            [
+                read("phi"),
+                read("neighbours"),
+                wide("weights"),
+                read("frequencies").vec4(),
+                wide("dy"),
+                write("dphi")
+            ]
+        ),
+        wide!(
+            "weight_gradient",
+            [
+                read("phi"),
+                read("order"),
+                read("starts"),
+                read("frequencies").vec4(),
+                wide("dy"),
+                write("dweights").vec4()
+            ]
+        ),
+        wide!(
+            "frequency_gradient",
+            [
+                read("phi"),
+                read("order"),
+                read("starts"),
+                read("frequencies").vec4(),
+                wide("dy"),
+                write("dfrequencies").vec4(),
+                four("weights_in")
+            ]
+        ),
+    ]
+};
 
 static SCALARS: Shaders = shaders!(
     scalars,
@@ -251,7 +304,8 @@ impl SinusoidCompositionConfig {
             .u32("TILE", TILE)
             .u32("LANES", lanes)
             .bool("SINE", self.sinusoid);
-        let constants = if shader.file().contains("subgroup") { constants.subgroups() } else { constants };
+        let shuffles = ["subgroup", "wide"].iter().any(|name| shader.file().contains(name));
+        let constants = if shuffles { constants.subgroups() } else { constants };
         let Self { points, centres, .. } = *self;
         // Counts were checked to fit.
         let params = Params { points, centres, items: self.items(), count: count as u32 };
@@ -414,11 +468,23 @@ impl SinusoidCompositionBackward {
         let shaders = forward.shaders();
         let (pairs, items) = (forward.pairs(), u64::from(forward.items()));
         let inputs = 8 * pairs + 4 * forward.outputs();
+        // Lanes for a row read as 64-bit integers.
+        let wide = forward.features / 8;
+        let is_wide = variant == Variant::Subgroup
+            && caps.int64
+            && !forward.half_weights
+            && [8, 16, 32, 64].contains(&forward.features);
         if *phi {
             let cost = Cost::new(forward.flops(4), inputs + forward.weight_bytes() + 4 * pairs);
-            let slots = u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
-            let (shader, groups) = (&shaders.backward_phi, slots.div_ceil(WORKGROUP.into()));
-            plan.launches.push(forward.launch(shader, [WORKGROUP, 1], (slots, groups), cost, caps)?);
+            plan.launches.push(if is_wide {
+                let groups = u64::from(forward.points.div_ceil(8));
+                forward.launch(&WIDE[0], [8, wide], (0, groups), cost, caps)?
+            } else {
+                let slots =
+                    u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
+                let (shader, groups) = (&shaders.backward_phi, slots.div_ceil(WORKGROUP.into()));
+                forward.launch(shader, [WORKGROUP, 1], (slots, groups), cost, caps)?
+            });
         }
         let fewest = fewest_lanes("points", pairs, 32, caps)?;
         let lanes = if variant == Variant::Staged { WORKGROUP / TILE } else { 1 }.max(fewest);
@@ -427,15 +493,20 @@ impl SinusoidCompositionBackward {
         // It takes eight pairs in a round.
         let subgroup = variant == Variant::Subgroup && fewest <= 8;
         let lanes = if subgroup { 1 } else { lanes };
+        let (lists_of, groups, [workgroup, lanes]) = if subgroup && is_wide {
+            ([&WIDE[1], &WIDE[2]], u64::from(forward.centres), [8, wide])
+        } else {
+            let [of_weights, of_frequencies] = [&shaders.weight_gradient, &shaders.frequency_gradient];
+            let i = usize::from(subgroup);
+            ([&of_weights[i], &of_frequencies[i]], groups, [TILE * lanes, lanes])
+        };
         if *weights {
-            let shader = &shaders.weight_gradient[usize::from(subgroup)];
             let cost = Cost::new(forward.flops(2), lists);
-            plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
+            plan.launches.push(forward.launch(lists_of[0], [workgroup, lanes], (0, groups), cost, caps)?);
         }
         if *frequencies {
-            let shader = &shaders.frequency_gradient[usize::from(subgroup)];
             let cost = Cost::new(forward.flops(3), lists + forward.weight_bytes());
-            plan.launches.push(forward.launch(shader, [TILE * lanes, lanes], (0, groups), cost, caps)?);
+            plan.launches.push(forward.launch(lists_of[1], [workgroup, lanes], (0, groups), cost, caps)?);
             let sum = ReduceForward::plan(&config.reduce(), caps)?;
             plan.launches.extend(sum.launches);
             plan.scratch.push(4 * forward.weights());
