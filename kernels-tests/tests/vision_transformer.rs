@@ -490,8 +490,10 @@ fn losses_fall<const N: usize>(
 /// patches have many. It is not shown for single pixels: after these 300 steps they know nothing with any of
 /// these positions, in windows of 4 x 4, or from larger first values of the biases (1.38; by chance ln 4 = 1.39),
 /// nor after 1,200 with turned ones. A single number may say too little for attention to begin with: while biases
-/// are 0, a layer norm leaves nothing of it but its sign. What single pixels do learn is in
-/// [`single_pixels_see_most`]. All these are of the first seed.
+/// are 0, a layer norm leaves nothing of it but its sign. Colours help: of red strokes on grey noise (8 x 8, edges
+/// joined) single pixels learn something, 0.93 after 300 steps and 0.87 after 900, of white ones nothing, 1.39; but
+/// patches of 2 are far ahead, 0.11 and 0.06. What single pixels see best is in [`single_pixels_see_most`]. All
+/// these are of the first seed.
 #[test]
 fn smaller_patches_see_more() {
     let Some(context) = best_context() else { return };
