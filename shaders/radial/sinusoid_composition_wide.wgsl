@@ -6,8 +6,9 @@
 // of its side by shuffles.
 //
 // weight_gradient, frequency_gradient: a workgroup is one subgroup and has a centre; its sides share the pairs of the
-// centre's list and are added up at the end. backward_phi: eight points; dy is read once for the neighbours of a
-// point that one side has in a row. Workgroup memory: 0 bytes.
+// centre's list and are added up at the end. backward_phi: eight points, K times eight pairs. A side reads dy once for
+// the neighbours of a point that it has in a row, and no row of weights that it had in the same turn before: points
+// in rows, as of a picture, mostly share their neighbours. Workgroup memory: 0 bytes.
 //
 // 65,536 points, K = 4, 32 features on lavapipe with AVX2, milliseconds, beside 32-bit loads (the variant for
 // subgroups, and for phi the plain one): MEASURED
@@ -92,8 +93,20 @@ fn frequency_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgro
     }
 }
 
-// The gradient of a point's features, as long as the pairs are this point's.
-struct PointGradient { point: u32, g: mat2x4<f32> }
+// A lane's eight features of the row that begins at `start`.
+struct Row { start: u32, v: mat2x4<f32> }
+
+fn weights_after(before: Row, start: u32, item: u32) -> Row {
+    var row = before;
+    if start != row.start { row = Row(start, floats_of(weights[start + item])); }
+    return row;
+}
+
+fn gradient_after(before: Row, start: u32, item: u32) -> Row {
+    var row = before;
+    if start != row.start { row = Row(start, floats_of(dy[start + item])); }
+    return row;
+}
 
 // The sum over a pair's features, in all lanes of its side.
 fn side_sum(own: f32, lane: u32) -> f32 {
@@ -104,30 +117,53 @@ fn side_sum(own: f32, lane: u32) -> f32 {
     return sum;
 }
 
+// What eight pairs know: of each lane's own its row and phi; dy of the point before, and the gradients so far.
+struct PhiState { row: u32, own: f32, pair: u32, g: Row, result: f32 }
+
+// The pair in `turn` of each side, with the row of the last one in that turn.
+struct Turn { w: Row, s: PhiState }
+
+fn phi_turn(before: Row, state: PhiState, turn: u32, lane: u32, m: mat2x4<f32>) -> Turn {
+    if turn >= LANES { return Turn(before, state); }
+    let item = lane % LANES;
+    let source = lane / LANES * LANES + turn;
+    var s = state;
+    s.g = gradient_after(s.g, subgroupShuffle(s.pair, source) / K * LANES, item);
+    let w = weights_after(before, subgroupShuffle(s.row, source), item);
+    let own = subgroupShuffle(s.own, source);
+    let sum = s.g.v[0] * w.v[0] * psi_slope(own, m[0]) + s.g.v[1] * w.v[1] * psi_slope(own, m[1]);
+    s.result = select(s.result, side_sum(lanes_sum(sum), lane), item == turn);
+    return Turn(w, s);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
                 @builtin(subgroup_invocation_id) lane: u32) {
     let group = linear_group(params.first_group, id, n);
     if group >= params.groups { return; }
-    let item = lane % LANES;
-    let m = frequency_pair(item);
+    let m = frequency_pair(lane % LANES);
     let last = params.points * K - 1u;
-    var kept = PointGradient(0xffffffffu, mat2x4<f32>());
+    // No row starts there.
+    let none = Row(0xffffffffu, mat2x4<f32>());
+    var a = Turn(none, PhiState(0u, 0.0, 0u, none, 0.0));
+    var b = a;
+    var c = a;
+    var d = a;
+    var e = a;
+    var f = a;
+    var g = a;
+    var h = a;
     for (var at = 0u; at < 8u * K; at += 8u) {
-        let pair = group * 8u * K + at + lane;
-        let row = row_of(min(pair, last)) / 2u;
-        let own = phi[min(pair, last)];
-        var result = 0.0;
-        for (var turn = 0u; turn < LANES; turn++) {
-            let source = lane / LANES * LANES + turn;
-            let point = min(group * 8u * K + at + source, last) / K;
-            if point != kept.point { kept = PointGradient(point, floats_of(dy[point * LANES + item])); }
-            let w = floats_of(weights[subgroupShuffle(row, source) + item]);
-            let phi_of_turn = subgroupShuffle(own, source);
-            let sum = kept.g[0] * w[0] * psi_slope(phi_of_turn, m[0]) + kept.g[1] * w[1] * psi_slope(phi_of_turn, m[1]);
-            let total = side_sum(lanes_sum(sum), lane);
-            result = select(result, total, item == turn);
-        }
-        if pair <= last { dphi[pair] = result; }
+        let place = group * 8u * K + at + lane;
+        let pair = min(place, last);
+        a = phi_turn(a.w, PhiState(row_of(pair) / 2u, phi[pair], pair, h.s.g, 0.0), 0u, lane, m);
+        b = phi_turn(b.w, a.s, 1u, lane, m);
+        c = phi_turn(c.w, b.s, 2u, lane, m);
+        d = phi_turn(d.w, c.s, 3u, lane, m);
+        e = phi_turn(e.w, d.s, 4u, lane, m);
+        f = phi_turn(f.w, e.s, 5u, lane, m);
+        g = phi_turn(g.w, f.s, 6u, lane, m);
+        h = phi_turn(h.w, g.s, 7u, lane, m);
+        if place <= last { dphi[pair] = h.s.result; }
     }
 }
