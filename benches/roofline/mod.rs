@@ -116,8 +116,13 @@ impl Roofline {
             chains.push(candidate);
         }
         let mut copies = Vec::new();
-        for (items, workgroup) in [(1, 64), (1, 256), (2, 256), (4, 256), (8, 256)] {
-            copies.push(maker.copy(items, workgroup)?);
+        // A CPU driver may take as long for a number of 64 bits as for one of 32.
+        let blocks: &[&str] =
+            if context.capabilities().int64 { &["vec4<f32>", "vec2<u64>"] } else { &["vec4<f32>"] };
+        for block in blocks {
+            for (items, workgroup) in [(1, 64), (1, 256), (2, 256), (4, 256), (8, 256)] {
+                copies.push(maker.copy(block, items, workgroup)?);
+            }
         }
         let (multiply_add, flops) = best(chains, times, clock)?;
         let (copy, bytes) = best(copies, times, clock)?;
@@ -167,24 +172,26 @@ impl Maker<'_> {
             .replace("CHAINS_BEGIN", &begin)
             .replace("CHAINS_STEP", &vec![step; steps as usize].join("\n        "))
             .replace("CHAINS_SUM", &each(&|c| format!("c{c}")).join(" + "))
+            .replace("BLOCK", "vec4<f32>")
             .replace("COPY_STEPS", "");
         let name = format!("{chains} chains of {steps} vec4 multiply-adds x {workgroup}");
         let work = 8.0 * f64::from(chains) * f64::from(steps) * f64::from(invocations);
         self.make(name, "multiply_add", &text, workgroup, 1, [invocations / workgroup, 1], work)
     }
 
-    fn copy(&self, items: u32, workgroup: u32) -> Result<Candidate> {
+    fn copy(&self, block: &str, items: u32, workgroup: u32) -> Result<Candidate> {
         let form = |k| format!("y[first + {k}u * WORKGROUP] = x[first + {k}u * WORKGROUP];");
         let steps = (0..items).map(form).collect::<Vec<_>>().join(" ");
         // The other entry point is replaced by nothing that needs the host's text.
         let text = include_str!("roofline.wgsl")
             .replace("CHAINS_BEGIN", "")
             .replace("CHAINS_STEP", "")
-            .replace("CHAINS_SUM", "begin")
+            .replace("y[id.x] = CHAINS_SUM;", "")
+            .replace("BLOCK", block)
             .replace("COPY_STEPS", &steps);
         let groups = self.count.div_ceil(workgroup * items);
         let rows = groups.div_ceil(32768);
-        let name = format!("copy of {items} vec4 x {workgroup}");
+        let name = format!("copy of {items} {block} x {workgroup}");
         let work = f64::from(self.count) * 32.0;
         self.make(name, "copy", &text, workgroup, items, [groups.div_ceil(rows), rows], work)
     }

@@ -2,21 +2,21 @@
 //
 //   multiply_add:  chains of vec4 multiply-adds that do not depend on each other, in registers;
 //                  one vec4 an invocation is stored at the end
-//   copy:          y = x, ITEMS vec4s an invocation, WORKGROUP apart
+//   copy:          y = x, ITEMS blocks of 16 bytes an invocation, WORKGROUP apart
 //
-// The host replaces the three words in capitals by statements, chain by chain: an array of
+// The host replaces BLOCK by a type, and the other words in capitals by statements, chain by chain: an array of
 // accumulators would not be sure to stay in registers.
 
 struct Params {
     turns: u32,
-    count: u32,    // vec4s to copy
+    count: u32,    // blocks to copy
     factor: f32,
     term: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<BLOCK>;
+@group(0) @binding(2) var<storage, read_write> y: array<BLOCK>;
 
 @compute @workgroup_size(WORKGROUP)
 fn multiply_add(@builtin(global_invocation_id) id: vec3<u32>) {
