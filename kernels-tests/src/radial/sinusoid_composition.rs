@@ -226,6 +226,24 @@ fn one_long_list(variant: SinusoidCompositionVariant) -> Case {
     backward(gradients, &inputs, &reference(&forward, &inputs))
 }
 
+/// A point whose bases and gradient are NaN spoils its own centres, and no other.
+fn one_bad_point(variant: SinusoidCompositionVariant, random: &mut Random) -> Case {
+    let forward = SinusoidCompositionConfig {
+        points: 41,
+        centres: 60,
+        neighbours: 3,
+        features: 32,
+        variant: Some(variant),
+        ..Default::default()
+    };
+    let mut inputs = inputs(&forward, random);
+    inputs.phi[3 * 17..][..3].fill(f32::NAN);
+    inputs.dy[32 * 17..][..32].fill(f32::NAN);
+    let gradients =
+        SinusoidCompositionBackwardConfig { forward, phi: true, weights: true, frequencies: false };
+    backward(gradients, &inputs, &reference(&forward, &inputs))
+}
+
 /// Bugs that the cases must find.
 pub const CANARIES: &[Canary] = &[
     Canary {
@@ -283,6 +301,34 @@ pub const CANARIES: &[Canary] = &[
         find: "for (; at < end; at++) {",
         replace: "for (; at + 1u < end; at++) {",
     },
+    Canary {
+        bug: "the sides of rows read as 64-bit integers not added up",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_wide::weight_gradient",
+        find: "if LANES <= 4u {",
+        replace: "if LANES <= 2u {",
+    },
+    Canary {
+        bug: "a pair of the next list counted",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_wide::frequency_gradient",
+        find: "let is_there = at + lane < end;",
+        replace: "let is_there = at + lane <= end;",
+    },
+    Canary {
+        bug: "0 times the NaN of a pair that is not there",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_wide::weight_gradient",
+        find: "select(0.0, phi[pair], is_there)",
+        replace: "phi[pair]",
+    },
+    Canary {
+        bug: "the gradient of the point before",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_wide::backward_phi",
+        find: "if start != row.start { row = Row(start, floats_of(dy[",
+        replace: "if row.start == 0xffffffffu { row = Row(start, floats_of(dy[",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -294,6 +340,8 @@ pub fn cases() -> Vec<Case> {
         (7, 3, 4, 32, true, false),
         (65, 29, 4, 32, true, false),
         (130, 2, 4, 32, true, false),
+        (21, 5, 3, 8, true, false),
+        (21, 5, 5, 64, true, false),
         (9, 40, 3, 36, true, false),
         (63, 11, 5, 7, true, false),
         (17, 5, 32, 68, true, false),
@@ -341,6 +389,7 @@ pub fn cases() -> Vec<Case> {
     for variant in VARIANTS {
         cases.extend(sine_alone(variant, &mut random));
         cases.push(one_long_list(variant));
+        cases.push(one_bad_point(variant, &mut random));
     }
     cases
 }
