@@ -72,6 +72,7 @@ fn every_pixel_attends_to_every_pixel() {
     };
     // The short loops of a CPU driver ask for two slices of the keys, and an output for each.
     let most = caps.limits.max_storage_buffer_binding_size as usize / (2 * n * D * 4);
+    assert!(heads > 0 && most > 0, "{heads} heads, {most} at a time");
     let turns = heads.div_ceil(most);
     for turn in 0..turns {
         let heads = heads / turns + usize::from(turn < heads % turns);

@@ -7,7 +7,7 @@
 //   hops:     sum of P_ij over the pairs with max(|dy|, |dx|) = k: a ring of patches around each query
 //   tile:     P_ij itself, of some rows and columns
 //
-// This is the plain variant, the oracle of the other: an invocation has a query (rows), a key (columns), a query
+// This is the plain variant, the oracle of the others: an invocation has a query (rows), a key (columns), a query
 // and a ring that it walks around (hops), or an element (tile). Sums are partial: of a slice of the other side,
 // or of 64 queries; attention/attention_statistics_merge.wgsl adds them. Tokens before the grid have no place:
 // their pairs have no distance and no ring. Workgroup memory: hops 256 bytes.

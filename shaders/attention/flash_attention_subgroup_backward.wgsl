@@ -1,9 +1,9 @@
 // Flash attention backward for CPU adapters with subgroups of 8 (formulas: attention/flash_attention.wgsl).
 //
 // A workgroup is one subgroup and has 32 rows; an invocation has four of them, in registers: a vec4 is one
-// column of four rows. Four rows of the other side pass by at a time. An invocation loads one vec4 in eight
-// of these, and the others reach it by shuffles with constant lanes: 16 loads for 3,072 multiply-adds (dQ) or
-// 4,096 (dK and dV) at 64 columns.
+// column of four rows. Four rows of the other side pass by at a time. An invocation loads two blocks in
+// sixteen of these, and the others reach it by shuffles with constant lanes: 16 loads, or 8 of 64-bit integers
+// (common/attention_other_wide.wgsl), for 3,072 multiply-adds (dQ) or 4,096 (dK and dV) at 64 columns.
 // Nothing may depend on a variable index, for then an array is memory instead of registers. So the blocks of a
 // row are written out by doubling (`_2`, `_4`, ...), and what lies beyond D is dropped as constant.
 // Head dimensions up to 128. Workgroup memory: 0 bytes.

@@ -16,9 +16,9 @@ var<private> part: array<vec4<f32>, PARTS>;
 
 // In matrices of pairs, columns are: the upper rows with either one that passes by, then the lower rows.
 
-fn add_product(key: vec4<f32>, at: u32, sum: vec4<f32>) -> vec4<f32> {
-    return fma(key.wwww, mine[at + 6u], fma(key.zzzz, mine[at + 4u],
-           fma(key.yyyy, mine[at + 2u], fma(key.xxxx, mine[at], sum))));
+fn add_product(block: vec4<f32>, at: u32, sum: vec4<f32>) -> vec4<f32> {
+    return fma(block.wwww, mine[at + 6u], fma(block.zzzz, mine[at + 4u],
+           fma(block.yyyy, mine[at + 2u], fma(block.xxxx, mine[at], sum))));
 }
 
 fn products_block(t: mat4x4<f32>, c: u32) -> mat4x4<f32> {

@@ -1,5 +1,5 @@
 // What the kernels of flash attention share: parameters, the side buffer, who sees whom, and scores.
-// The tensors are in attention_scalars.wgsl or attention_vectors.wgsl.
+// The tensors are in attention_scalars.wgsl, or in attention_vectors.wgsl and attention_other_*.wgsl.
 //
 // Scores are kept in base 2: s = log2(e) S, so that weights are exp2. The side buffer holds small things
 // of three kinds, so that no kernel needs more than eight storage buffers:

@@ -538,8 +538,8 @@ impl Kernel for AttentionColumnMass {
 /// Of [`AttentionRollout`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionRolloutConfig {
-    /// Of the scores. Queries and keys are the same tokens. Variants: plain or tiled; that for subgroups means the
-    /// plain one.
+    /// Of the scores. Queries and keys are the same tokens. Variants: plain, tiled, or for
+    /// subgroups of 8.
     pub attention: AttentionConfig,
     /// The share of attention, `a`; the rest stays where it is, as by the residual connection. 0 to 1.
     pub share: f32,

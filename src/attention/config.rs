@@ -57,8 +57,9 @@ pub enum AttentionVariant {
     Plain,
     /// For GPUs: tiles in workgroup memory, 4 x 4 or 8 x 4 scores an invocation, as the device allows.
     Tiled,
-    /// For CPU adapters: 32 rows a subgroup, what they share by shuffles. Needs subgroups of 8, and head
-    /// dimensions up to 128.
+    /// For CPU adapters: 64 rows a subgroup (backward 32), what they share by shuffles; two floats are one load where
+    /// the device has 64-bit integers and rows are multiples of 8. Needs subgroups of 8, and head dimensions up to
+    /// 128.
     Subgroup,
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Params {
     pub scale: f32,
 }
 
-/// One entry point with elements read one or four at a time; the last of these files has the other side's.
+/// One entry point with elements read one or four at a time; the file `$other` has those of the other side.
 macro_rules! shaders {
     ($file:literal, $entry:literal, [$($common:ident),*], [$($scalars:expr),*], [$($vectors:expr),*]) => {
         shaders!($file, $entry, attention_other_vectors, [$($common),*], [$($scalars),*], [$($vectors),*])
@@ -652,6 +652,7 @@ impl<'a> Pass<'a> {
             }
             // Two keys at a time: a round, and two more where they raise the maximum.
             AttentionVariant::Subgroup if kind == Kind::Forward => (2, 3),
+            // (Statistics of columns take two in a round: at most 32,768 rounds of LONGEST_SLICE.)
             AttentionVariant::Subgroup => (4, 1),
         };
         (tokens, rounds * u64::from(sharing))

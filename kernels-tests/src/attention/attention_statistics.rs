@@ -425,6 +425,10 @@ pub fn cases() -> Vec<Case> {
     });
     let masked = AttentionConfig { key_mask: true, ..square(70, 40) };
     table.add("masked keys", Setup::new(masked, None), 2.0, all, same);
+    for head_dim in [68, 72] {
+        let wide = AttentionConfig { heads: 4, kv_heads: Some(2), key_mask: true, ..square(37, head_dim) };
+        table.add("wide rows", Setup::new(wide, None), 2.0, &[SUBGROUP], same);
+    }
     let sliced = AttentionConfig { heads: 2, slices: Some(3), ..square(197, 24) };
     table.add("slices", Setup { share: 0.9, ..Setup::new(sliced, grid(1, 14, 14)) }, 1.0, all, same);
     let line = AttentionConfig { window: Some(10), ..square(66, 8) };

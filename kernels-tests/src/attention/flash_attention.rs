@@ -663,8 +663,36 @@ pub fn cases() -> Vec<Case> {
     table.add("more of them", square(785, 32), 2.0, &[TILED], same);
     // Head dimensions that are no multiple of 16 (llama.cpp #23020), and wide ones.
     table.add("40 columns", square(64, 40), 2.0, &[TILED, SUBGROUP], same);
-    table.add("72 columns", square(65, 72), 2.0, &[TILED], same);
-    table.add("128 columns", square(33, 128), 2.0, &[TILED], same);
+    table.add("72 columns", square(65, 72), 2.0, &[TILED, SUBGROUP], same);
+    table.add("128 columns", square(33, 128), 2.0, &[TILED, SUBGROUP], same);
+    // Rows of whole vectors of eight floats beside such of four, and places between them.
+    let widths = AttentionConfig {
+        batch: 2,
+        heads: 4,
+        kv_heads: Some(2),
+        queries: 71,
+        keys: 37,
+        key_mask: true,
+        gate: true,
+        ..base
+    };
+    for (head_dim, value_dim) in [(40, 72), (68, 24)] {
+        let c = AttentionConfig { head_dim, value_dim: Some(value_dim), ..widths };
+        table.add("values of another width", c, 2.0, &[SUBGROUP], |inputs| {
+            let (k, v) = (2 * head_dim as usize, 2 * value_dim as usize);
+            for (key, _) in inputs.key_mask.iter().enumerate().filter(|(_, kept)| **kept == 0) {
+                inputs.k[key * k..][..k].fill(f32::NAN);
+                inputs.v[key * v..][..v].fill(f32::NAN);
+            }
+        });
+    }
+    for step in [4, 8] {
+        let token = 24 + step;
+        let at = AttentionLayout::Strides { first: step, batch: 9 * token, head: 8, token };
+        let c = AttentionConfig { batch: 2, heads: 3, ..square(9, 8) };
+        table.add("keys with gaps", AttentionConfig { k_layout: at, ..c }, 2.0, &[SUBGROUP], same);
+        table.add("outputs with gaps", AttentionConfig { o_layout: at, ..c }, 2.0, &[SUBGROUP], same);
+    }
     table.add(
         "wide values",
         AttentionConfig { value_dim: Some(132), ..square(33, 4) },
@@ -694,6 +722,7 @@ pub fn cases() -> Vec<Case> {
     // rows, over their columns too, over the heads that share a key, and over the images that share a table.
     let long = AttentionConfig { slices: Some(1), ..square(1, 1) };
     table.add("long rows", AttentionConfig { keys: 66_000, ..long }, 2.0, &[PLAIN, TILED], same);
+    table.add("long rows", AttentionConfig { keys: 66_000, head_dim: 8, ..long }, 2.0, &[SUBGROUP], same);
     let wide = AttentionConfig { head_dim: 256, ..long };
     table.add("wide rows", AttentionConfig { keys: 600, ..wide }, 2.0, &[PLAIN], same);
     table.add("wide rows", AttentionConfig { queries: 600, keys: 3, ..wide }, 2.0, &[PLAIN], same);

@@ -205,11 +205,11 @@ fn sine_alone(variant: SinusoidCompositionVariant, random: &mut Random) -> [Case
 }
 
 /// All points have the same centre: a list longer than the 65,535 rounds after which a driver ends loops.
-fn one_long_list(variant: SinusoidCompositionVariant) -> Case {
+fn one_long_list(variant: SinusoidCompositionVariant, features: u32) -> Case {
     let forward = SinusoidCompositionConfig {
         points: 70_000,
         neighbours: 1,
-        features: 1,
+        features,
         variant: Some(variant),
         ..Default::default()
     };
@@ -217,9 +217,9 @@ fn one_long_list(variant: SinusoidCompositionVariant) -> Case {
     let inputs = Inputs {
         phi: vec![0.5; n],
         neighbours: vec![0; n],
-        weights: vec![1.0],
-        frequencies: vec![1.0],
-        dy: vec![1.0; n],
+        weights: vec![1.0; features as usize],
+        frequencies: vec![1.0; features as usize],
+        dy: vec![1.0; n * features as usize],
     };
     let gradients =
         SinusoidCompositionBackwardConfig { forward, phi: false, weights: true, frequencies: true };
@@ -238,6 +238,7 @@ fn one_bad_point(variant: SinusoidCompositionVariant, random: &mut Random) -> Ca
     };
     let mut inputs = inputs(&forward, random);
     inputs.phi[3 * 17..][..3].fill(f32::NAN);
+    inputs.phi[3 * 30] = f32::INFINITY;
     inputs.dy[32 * 17..][..32].fill(f32::NAN);
     let gradients =
         SinusoidCompositionBackwardConfig { forward, phi: true, weights: true, frequencies: false };
@@ -388,7 +389,7 @@ pub fn cases() -> Vec<Case> {
     }
     for variant in VARIANTS {
         cases.extend(sine_alone(variant, &mut random));
-        cases.push(one_long_list(variant));
+        cases.extend([1, 8].map(|features| one_long_list(variant, features)));
         cases.push(one_bad_point(variant, &mut random));
     }
     cases
