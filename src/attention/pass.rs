@@ -488,22 +488,23 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether every row of the tensors is made of whole vectors of eight floats, and the device can load those.
-    pub fn wide(&self) -> bool {
+    /// Whether every row of the tensors is made of whole vectors of `width` elements.
+    fn has_vectors_of(&self, width: u32) -> bool {
         let Self { config, q, k, v, x, .. } = self;
-        let rows = [q, k, v, x].iter().all(|rows| rows.are_multiples_of(8));
-        let widths = config.head_dim.is_multiple_of(8) && config.value_dim().is_multiple_of(8);
-        self.caps.int64 && !config.half && rows && widths
+        let rows = [q, k, v, x].iter().all(|rows| rows.are_multiples_of(width));
+        rows && config.head_dim.is_multiple_of(width) && config.value_dim().is_multiple_of(width)
+    }
+
+    /// Whether rows are read as vectors of eight floats, each two of them a 64-bit integer.
+    pub fn wide(&self) -> bool {
+        self.caps.int64 && !self.config.half && self.has_vectors_of(8)
     }
 
     /// 1 where every row of the tensors is made of whole vec4s.
     pub fn even(&self) -> usize {
-        let Self { config, q, k, v, x, .. } = self;
-        let rows = [q, k, v, x].iter().all(|rows| rows.are_multiples_of(4));
-        let widths = config.head_dim.is_multiple_of(4) && config.value_dim().is_multiple_of(4);
         // A binding is at least 16 bytes.
-        let pairs = !config.half || [q, k, v, x].iter().all(|rows| rows.end >= 8);
-        usize::from(rows && widths && pairs)
+        let pairs = !self.config.half || [self.q, self.k, self.v, self.x].iter().all(|rows| rows.end >= 8);
+        usize::from(self.has_vectors_of(4) && pairs)
     }
 
     pub fn params(&self) -> Params {
