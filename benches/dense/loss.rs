@@ -12,14 +12,15 @@ pub fn bench(b: &mut Bench) -> Result<()> {
     let weights = target;
     let context = b.context().clone();
     let losses = [
-        ("squared", Loss::Squared),
-        ("absolute", Loss::Absolute),
-        ("huber", Loss::Huber { delta: 0.5 }),
-        ("relative", Loss::Relative { epsilon: 0.01 }),
-        ("binary cross-entropy", Loss::BinaryCrossEntropy),
+        ("squared", Loss::Squared, 0.0),
+        ("absolute", Loss::Absolute, 0.0),
+        ("huber", Loss::Huber { delta: 0.5 }, 0.0),
+        ("relative", Loss::Relative { epsilon: 0.01 }, 0.0),
+        ("relative of pairs", Loss::Relative { epsilon: 0.01 }, 16.0),
+        ("binary cross-entropy", Loss::BinaryCrossEntropy, 0.0),
     ];
-    for (name, function) in losses {
-        let config = LossConfig { loss: function, count, scale: 1.0, gradient: true };
+    for (name, function, pairs) in losses {
+        let config = LossConfig { pairs, ..LossConfig::new(function, count) };
         let kernel = ElementwiseLoss::new(&context, config)?;
         let scratch = kernel.create_scratch()?;
         let args =

@@ -20,16 +20,17 @@ pub fn bench(b: &mut Bench) -> Result<()> {
         counts: [points / 2, points / 8 * 3, points / 8],
         sigma: 0.01,
         surface_sigma: 0.0,
+        pair_sigma: 0.0,
         cube: [-1.0, 2.0],
         stream: 0,
         stratified: false,
     };
     let [state, corners, starts, positions] = [&state, &corners, &starts, &positions].map(BufferView::new);
     let args = MeshSampleArgs { state, corners, starts, positions };
-    b.row(
-        &MeshSample::new(&context, config)?,
-        "4 : 3 : 1",
-        format!("[{points}] {triangles} triangles"),
-        &args,
-    )
+    let pairs = MeshSampleConfig { pair_sigma: 0.001, ..config };
+    for (name, config) in [("4 : 3 : 1", config), ("4 : 3 : 1, pairs", pairs)] {
+        let shape = format!("[{points}] {triangles} triangles");
+        b.row(&MeshSample::new(&context, config)?, name, shape, &args)?;
+    }
+    Ok(())
 }

@@ -81,6 +81,9 @@ struct Options {
     /// GPU].
     #[arg(long)]
     learning_rate: Option<f64>,
+    /// Weight of the error of slopes beside that of distances; 0: distances alone, as published.
+    #[arg(long)]
+    slopes: Option<f32>,
     /// Cells along an edge of the cube in which the surface is looked for.
     #[arg(long, default_value_t = 256)]
     cells: u32,
@@ -151,6 +154,7 @@ fn run(options: &Options) -> Result<(), String> {
         Target::Distance => SurfaceTarget::Distance,
         Target::Occupancy => SurfaceTarget::Occupancy,
     };
+    config.slope_weight = options.slopes.unwrap_or(config.slope_weight);
     let started = Instant::now();
     let mut field = SurfaceField::for_mesh(&context, config, &mesh, options.seed).map_err(text)?;
     let placed = config.radial.map_or(String::new(), |radial| {
@@ -213,7 +217,7 @@ fn fit_with_bar(field: &mut SurfaceField, mesh: &Mesh, fit: &FitConfig) -> Resul
     let result = field.fit(mesh, fit, &mut |progress| {
         bar.set_position(progress.step);
         let error = match target {
-            SurfaceTarget::Distance => format!("{:.2} % relative error", 100.0 * progress.loss),
+            SurfaceTarget::Distance => format!("relative error {:.4}", progress.loss),
             SurfaceTarget::Occupancy => format!("cross-entropy {:.4}", progress.loss),
         };
         bar.set_message(format!("{error}  {:.1} steps/s", progress.steps_per_second));

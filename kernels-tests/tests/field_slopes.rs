@@ -254,7 +254,7 @@ fn of_torus(name: &str, config: SurfaceFieldConfig) {
     field.fit(&mesh, &fit(20, 1e-2), &mut |_| ControlFlow::Continue(())).unwrap();
     let path = path(name);
     field.save(&path).unwrap();
-    let SurfaceFieldConfig { target, grid, width, layers, radial } = config;
+    let SurfaceFieldConfig { target, grid, width, layers, radial, .. } = config;
     let reference = Reference::load(&path, (grid, width, layers, radial, 1));
     std::fs::remove_file(&path).unwrap();
     // What the field rounds on the way to the unit cube is no part of its slope.

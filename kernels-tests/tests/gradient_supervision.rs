@@ -103,8 +103,7 @@ impl<'a> Fit<'a> {
             let bytes = u64::from(POINTS) * 4;
             BufferView::range(Box::leak(Box::new(tensor.buffer().clone())), first * bytes, planes * bytes)
         };
-        let config =
-            LossConfig { loss: Loss::Squared, count: planes as u32 * POINTS, scale: 1.0, gradient: true };
+        let config = LossConfig::new(Loss::Squared, planes as u32 * POINTS);
         let error = ElementwiseLoss::new(context, config).unwrap();
         let recording = error
             .prepare(&ElementwiseLossArgs {

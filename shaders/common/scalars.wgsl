@@ -17,6 +17,11 @@ fn lanes_max(v: Words) -> u32 {
     return v;
 }
 
+// There are no pairs in an item.
+fn swap_pairs(v: Floats) -> Floats {
+    return v;
+}
+
 // The bits without the sign.
 fn magnitude(v: Floats) -> Words {
     return bitcast<Words>(v) & Words(0x7fffffffu);

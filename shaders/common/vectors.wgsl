@@ -17,6 +17,11 @@ fn lanes_max(v: Words) -> u32 {
     return max(max(v.x, v.y), max(v.z, v.w));
 }
 
+// The two of each pair in the other order.
+fn swap_pairs(v: Floats) -> Floats {
+    return v.yxwz;
+}
+
 // The bits without the sign.
 fn magnitude(v: Floats) -> Words {
     return bitcast<Words>(v) & Words(0x7fffffffu);

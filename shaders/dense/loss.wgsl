@@ -8,6 +8,8 @@
 //     4 relative squared   d^2 / (prediction^2 + epsilon)  2 d / (prediction^2 + epsilon): the
 //                          denominator is held constant in the derivative
 //     5 binary cross-entropy   max(p, 0) - p t + log(1 + e^-|p|)   sigmoid(p) - t
+//     PAIRS adds, of elements e = d_2i - d_(2i+1), pairs |e| / 2 to the loss of both, and pairs sign e to the
+//     derivative of the first and -pairs sign e to that of the second. A vec4 holds two pairs.
 //   cross-entropy over logits [rows, classes] against weights t of the classes, mean over `rows`:
 //     sum_c t_c (log(sum_k exp z_k) - z_c), gradient softmax(z)_c sum_k t_k - t_c. The weights are
 //       SOFT   given, as bits of f32, [rows, classes]: u, and smoothed:
@@ -36,6 +38,7 @@ struct Params {
     classes: u32,
     factor: f32,     // of the gradient
     parameter: f32,  // delta or epsilon
+    pairs: f32,      // weight of what differs in a pair
     kept: f32,       // 1 - smoothing
     spread: f32,     // smoothing / classes
 }
@@ -56,6 +59,16 @@ struct Element {
 }
 
 fn element(p: Floats, t: Floats) -> Element {
+    let alone = single(p, t);
+    if !PAIRS {
+        return alone;
+    }
+    let d = p - t;
+    let e = d - swap_pairs(d);
+    return Element(alone.loss + 0.5 * params.pairs * abs(e), alone.slope + params.pairs * sign(e));
+}
+
+fn single(p: Floats, t: Floats) -> Element {
     let d = p - t;
     let a = abs(d);
     switch LOSS {

@@ -6,11 +6,12 @@
 //     near             the same with sigma
 //     everywhere       low + size (u, v, w), uniform
 //   from philox(counter = [2 i and 2 i + 1, stream, step0, step1], key = [seed0, seed1]).
+//   PAIRS: point 2 j + 1 is point 2 j plus pair_sigma times a standard normal vector from words of its own.
 //
 // Word 0 chooses the triangle: the last one whose `starts` is not above it, found by bisection. A
 // triangle's share of 2^32 is its share of the area, so that every adapter chooses the same one.
 //
-// STRATIFIED: word 0 of the k-th of n points of a kind is drawn from the k-th of n equal parts of 2^32. On the
+// STRATIFIED: word 0 of the k-th of n points (pairs) of a kind is drawn from the k-th of n equal parts of 2^32. On the
 // surface these follow the order of the leaves. In the cube it is a place on a Morton curve: its upper 30 bits are those
 // of a cell of 1024^3, and (u, v, w) is a place in that cell. So no region is left out by chance, and
 // neighbours in memory are neighbours in space.
@@ -29,6 +30,7 @@ struct Params {
     low: f32,
     size: f32,
     surface_sigma: f32,
+    pair_sigma: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -71,6 +73,12 @@ fn third_bits(word: u32, first: u32) -> u32 {
     return bits;
 }
 
+// The normal vector of point i.
+fn shift(i: u32) -> vec3<f32> {
+    let w = words(2u * i + 1u);
+    return vec3<f32>(normal_pair(w.x, w.y), normal_pair(w.z, w.w).x);
+}
+
 fn choose(word: u32) -> u32 {
     var low = 0u;
     var high = params.triangles;   // starts[low] <= word < starts[high]
@@ -101,10 +109,13 @@ fn on_surface(w: vec4<u32>) -> vec3<f32> {
 fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
     let group = linear_group(params.first_group, id, n);
-    let i = group * WORKGROUP + local;
-    if group >= params.groups || i >= params.points {
+    let own = group * WORKGROUP + local;
+    if group >= params.groups || own >= params.points {
         return;
     }
+    // Points of a draw, and the first of this one.
+    let together = select(1u, 2u, PAIRS);
+    let i = own / together * together;
     var w = words(2u * i);
     var place = vec3<f32>(uniform_from_bits(w.x), uniform_from_bits(w.y), uniform_from_bits(w.z));
     if STRATIFIED {
@@ -112,7 +123,8 @@ fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
         let is_near = !is_on && i < params.surface + params.near;
         let first = select(select(params.surface + params.near, params.surface, is_near), 0u, is_on);
         let rest = params.points - params.surface - params.near;
-        w.x = stratified(i - first, select(select(rest, params.near, is_near), params.surface, is_on), w.x);
+        let all = select(select(rest, params.near, is_near), params.surface, is_on);
+        w.x = stratified((i - first) / together, all / together, w.x);
         let cell = vec3<f32>(vec3<u32>(third_bits(w.x, 0u), third_bits(w.x, 1u), third_bits(w.x, 2u)));
         place = (cell + vec3<f32>(uniform_from_bits(w.y), uniform_from_bits(w.z), uniform_from_bits(w.w))) / 1024.0;
     }
@@ -121,11 +133,13 @@ fn sample_mesh(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
         p = on_surface(w);
         let sigma = select(params.sigma, params.surface_sigma, i < params.surface);
         if sigma > 0.0 {
-            let more = words(2u * i + 1u);
-            p += sigma * vec3<f32>(normal_pair(more.x, more.y), normal_pair(more.z, more.w).x);
+            p += sigma * shift(i);
         }
     }
-    positions[3u * i] = p.x;
-    positions[3u * i + 1u] = p.y;
-    positions[3u * i + 2u] = p.z;
+    if own > i {
+        p += params.pair_sigma * shift(own);
+    }
+    positions[3u * own] = p.x;
+    positions[3u * own + 1u] = p.y;
+    positions[3u * own + 2u] = p.z;
 }

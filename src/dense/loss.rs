@@ -77,6 +77,18 @@ pub struct LossConfig {
     pub scale: f32,
     /// Whether the gradient is computed.
     pub gradient: bool,
+    /// Weight of what differs between the errors of two elements, 2 i and 2 i + 1: the loss of both grows by
+    /// `pairs |d_2i - d_(2i+1)| / 2`. Where they are a function at two places that are near each other, its slope is
+    /// held against that of the target. Above 0, `count` is a multiple of 4.
+    pub pairs: f32,
+}
+
+impl LossConfig {
+    /// Of elements by themselves, with the gradient of the mean.
+    #[must_use]
+    pub fn new(loss: Loss, count: u32) -> Self {
+        Self { loss, count, scale: 1.0, gradient: true, pairs: 0.0 }
+    }
 }
 
 /// How the rows of a cross-entropy are shared out.
@@ -201,6 +213,7 @@ struct Params {
     classes: u32,
     factor: f32,
     parameter: f32,
+    pairs: f32,
     kept: f32,
     spread: f32,
 }
@@ -249,9 +262,12 @@ pub struct ElementwiseLossArgs<'a> {
 impl ElementwiseLoss {
     /// Chooses the launches.
     pub fn plan(config: &LossConfig, caps: &Capabilities) -> Result<Plan> {
-        let LossConfig { loss, count, scale, gradient } = *config;
+        let LossConfig { loss, count, scale, gradient, pairs } = *config;
         check_config(count > 0, "count", "at least 1", count)?;
         check_config(scale.is_finite(), "scale", "finite", scale)?;
+        check_config(pairs.is_finite() && pairs >= 0.0, "pairs", "finite and at least 0", pairs)?;
+        let paired = pairs > 0.0;
+        check_config(!paired || count.is_multiple_of(4), "count", "a multiple of 4 with pairs", count)?;
         let parameter = loss.parameter();
         check_config(parameter.is_finite() && parameter > 0.0, "loss", "above 0 and finite", loss)?;
         check_workgroup("dense/loss", sum::WORKGROUP, 0, caps)?;
@@ -259,10 +275,11 @@ impl ElementwiseLoss {
         let (width, items) = sum::items(count);
         let groups = sum::groups(items);
         let factor = (f64::from(scale) / f64::from(count)) as f32;
-        let params = Params { items, rows: 0, classes: 0, factor, parameter, kept: 1.0, spread: 0.0 };
+        let params = Params { items, rows: 0, classes: 0, factor, parameter, pairs, kept: 1.0, spread: 0.0 };
         let (shader, buffers) = if gradient { (&ELEMENTS_GRADIENT[width], 3) } else { (&ELEMENTS[width], 2) };
-        let constants = sum::constants().u32("LOSS", loss.id()).bool("SOFT", false).bool("SMOOTH", false);
-        let cost = Cost::new(n * loss.flops(gradient), n * 4 * buffers);
+        let constants = sum::constants().u32("LOSS", loss.id()).bool("PAIRS", paired);
+        let constants = constants.bool("SOFT", false).bool("SMOOTH", false);
+        let cost = Cost::new(n * (loss.flops(gradient) + if paired { 6 } else { 0 }), n * 4 * buffers);
         let first = Launch::new(shader, constants, &params, groups.into(), caps, cost)?;
         let mut plan = Plan::single("elements", first);
         sum::plan(&mut plan, groups * sum::WORKGROUP, (1.0 / f64::from(count)) as f32, caps)?;
@@ -337,11 +354,19 @@ impl CrossEntropy {
         check_workgroup("dense/loss", WORKGROUP, WORKGROUP * bytes, caps)?;
         let factor = (f64::from(scale) / f64::from(rows)) as f32;
         let spread = (f64::from(smoothing) / f64::from(classes)) as f32;
-        let params =
-            Params { items: 0, rows, classes, factor, parameter: 0.0, kept: 1.0 - smoothing, spread };
+        let params = Params {
+            items: 0,
+            rows,
+            classes,
+            factor,
+            parameter: 0.0,
+            pairs: 0.0,
+            kept: 1.0 - smoothing,
+            spread,
+        };
         // Weights are smoothed in any case: by 0 where nothing is.
         let soft = target == CrossEntropyTarget::Weights;
-        let constants = sum::constants().u32("LOSS", 0).bool("SOFT", soft);
+        let constants = sum::constants().u32("LOSS", 0).bool("PAIRS", false).bool("SOFT", soft);
         let constants = constants.bool("SMOOTH", !soft && smoothing > 0.0);
         let (flops, buffers) = if gradient { (7, 2) } else { (4, 1) };
         let cost = Cost::new(n * flops, n * 4 * buffers + config.target_words() * 4);

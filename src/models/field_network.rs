@@ -372,12 +372,12 @@ impl FieldNetwork {
     }
 
     /// A training step after `before`, which writes positions and target (unless the host does) and finds
-    /// what [`locate`](Self::locate) tells: forward and backward pass and the optimiser. `feature_rate` is the
-    /// factor of the learning rate for the table and the radial features.
+    /// what [`locate`](Self::locate) tells: forward and backward pass and the optimiser. `pairs` is that of
+    /// [`LossConfig`]. `feature_rate` is the factor of the learning rate for the table and the radial features.
     pub fn trainer(
         &self,
         step: &mut Step,
-        loss_function: Loss,
+        (loss_function, pairs): (Loss, f32),
         before: Recording,
         feature_rate: f32,
     ) -> Result<Trainer> {
@@ -393,7 +393,7 @@ impl FieldNetwork {
 
         let mut recording = before;
         recording.append(self.forward(pass, true)?);
-        let config = LossConfig { loss: loss_function, count, scale: 1.0, gradient: true };
+        let config = LossConfig { pairs, ..LossConfig::new(loss_function, count) };
         let error = ElementwiseLoss::new(context, config)?;
         let error_scratch = error.create_scratch()?;
         recording.append(error.prepare(&ElementwiseLossArgs {

@@ -42,7 +42,7 @@ impl FitConfig {
 pub struct Progress {
     /// Steps done.
     pub step: u64,
-    /// Mean loss of the last batch: squared error of a picture, relative error of distances,
+    /// Mean loss of the last batch: squared error of a picture, error of distances and their slopes,
     /// cross-entropy of occupancies and of a classifier.
     pub loss: f64,
     /// The same in dB: the PSNR, where the loss is a squared error.

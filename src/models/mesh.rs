@@ -281,13 +281,13 @@ impl MeshSearch {
     }
 
     /// The dispatch that fills `positions`, `[sum of counts, 3]`, with random points on the mesh, near it and
-    /// anywhere, `stratified` or not. `state` is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
+    /// anywhere, `stratified` or not; where `pair_sigma` is above 0, in pairs. `state` is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
     pub(super) fn sample(
         &self,
         state: &wgpu::Buffer,
         positions: &Tensor,
         counts: [u32; 3],
-        [surface_sigma, sigma]: [f32; 2],
+        [surface_sigma, sigma, pair_sigma]: [f32; 3],
         stratified: bool,
     ) -> Result<Recording> {
         let starts = self.context.create_storage_with("starts", &self.bvh.area_starts()?)?;
@@ -297,6 +297,7 @@ impl MeshSearch {
             counts,
             sigma,
             surface_sigma,
+            pair_sigma,
             cube: [0.0, 1.0],
             stream: 0,
             stratified,
@@ -316,7 +317,7 @@ impl MeshSearch {
         let state = crate::dense::RandomState::new(seed, 0);
         let state = self.context.create_storage_with("state", &[state])?;
         let positions = Tensor::new(&self.context, "positions", &[n, 3])?;
-        let recording = self.sample(&state, &positions, [n, 0, 0], [0.0; 2], n <= 1 << 24)?;
+        let recording = self.sample(&state, &positions, [n, 0, 0], [0.0; 3], n <= 1 << 24)?;
         self.context.run_blocking(&recording)?;
         self.context.read_blocking(positions.view())
     }

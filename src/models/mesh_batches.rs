@@ -13,9 +13,12 @@ use crate::train::Tensor;
 const POINTS: u32 = 1 << 21;
 const MOST: u32 = 64;
 
+/// How often a CPU goes through a pool: searching for a point takes it longer than training with it.
+const ROUNDS_OF_A_CPU: u64 = 4;
+
 /// New points for each step, many batches at a time: a pool of points that are neighbours in memory and in
 /// space is searched several times as fast as batches of their own. A batch takes every n-th
-/// point of a pool of n batches, so that it too has points everywhere.
+/// point (or pair) of a pool of n batches, so that it too has points everywhere.
 pub(super) struct MeshBatches {
     context: Context,
     seed: u64,
@@ -23,18 +26,19 @@ pub(super) struct MeshBatches {
     fill: Recording,
     /// One for each batch of the pool.
     take: Vec<Recording>,
+    rounds: u64,
     filled: Option<u64>,
 }
 
 impl MeshBatches {
-    /// For batches of `counts` points on the surface (a multiple of 64), near it (each kind with a standard
-    /// deviation; for those on the surface it may be 0), and anywhere in the unit
-    /// cube, written to `positions`, `[batch, 3]`, and of distances times `scale`, or the sigmoid of that, to `target`,
+    /// For batches of `counts` points on the surface (a multiple of 64), near it and anywhere in the unit cube. The first
+    /// two have a standard deviation, which may be 0 for those on the surface; the third is that between the two
+    /// points of a pair, 0 for points by themselves. Written to `positions`, `[batch, 3]`, and of distances times `scale`, or the sigmoid of that, to `target`,
     /// `[batch, 1]`.
     pub fn new(
         search: &MeshSearch,
         counts: [u32; 3],
-        sigmas: [f32; 2],
+        sigmas: [f32; 3],
         (scale, squash): (f32, bool),
         seed: u64,
         [positions, target]: [&Tensor; 2],
@@ -44,8 +48,9 @@ impl MeshBatches {
         // A batch must begin where a buffer can be bound.
         let batches = if batch.is_multiple_of(64) { (POINTS / batch).clamp(1, MOST) } else { 1 };
         let all = crate::dispatch::count("pool", &[batch, batches, 3])? / 3;
+        let together = if sigmas[2] > 0.0 { 2 } else { 1 };
         // Points that need no search.
-        let surface = if sigmas[0] > 0.0 { 0 } else { counts[0] * batches };
+        let surface = if sigmas[0] > 0.0 || together > 1 { 0 } else { counts[0] * batches };
         let tensor = |what, shape: &[u32]| Tensor::new(&context, what, shape);
         let state = context.create_storage("state", RandomState::WORDS * 4)?;
         let strewn = tensor("strewn", &[all, 3])?;
@@ -70,7 +75,8 @@ impl MeshBatches {
         let mut take: Vec<Recording> = (0..batches).map(|_| Recording::new()).collect();
         for (from, width, to) in [(&strewn, 3, positions), (&scaled, 1, target)] {
             let sorted = tensor("sorted", from.shape())?;
-            let swap = SwapAxes::new(&context, SwapAxesConfig { a: batch, b: batches, width })?;
+            let config = SwapAxesConfig { a: batch / together, b: batches, width: width * together };
+            let swap = SwapAxes::new(&context, config)?;
             fill.append(swap.prepare(&SwapAxesArgs { x: from.view(), y: sorted.view() })?);
             let copy = CopyWords::new(&context, CopyConfig { count: batch * width, variant: None })?;
             let bytes = u64::from(batch * width) * 4;
@@ -79,14 +85,15 @@ impl MeshBatches {
                 take.append(copy.prepare(&CopyArgs { x, y: to.view() })?);
             }
         }
-        Ok(Self { context, seed, state, fill, take, filled: None })
+        let rounds = if context.capabilities().cpu { ROUNDS_OF_A_CPU } else { 1 };
+        Ok(Self { context, seed, state, fill, take, rounds, filled: None })
     }
 
     /// Writes the batch of a step.
     #[cfg(feature = "blocking")]
     pub fn write(&mut self, step: u64) -> Result<()> {
         let batches = self.take.len() as u64;
-        let (pool, batch) = (step / batches, step % batches);
+        let (pool, batch) = (step / (batches * self.rounds), step % batches);
         if self.filled != Some(pool) {
             self.context.write(&self.state, 0, RandomState::new(self.seed, pool).bytes());
             self.context.run_blocking(&self.fill)?;

@@ -285,7 +285,8 @@ impl RadialField {
         let location = self.network.locate(&mut step)?;
         // The published rates: 1e-2 for the network, 5e-3 for features.
         let feature_rate = if hybrid { 0.5 } else { 1.0 };
-        let trainer = self.network.trainer(&mut step, Loss::Squared, Recording::new(), feature_rate)?;
+        let trainer =
+            self.network.trainer(&mut step, (Loss::Squared, 0.0), Recording::new(), feature_rate)?;
         context.run_blocking(&location.build)?;
         let sampler = Sampler::new(count, fit.seed);
         let mut positions = vec![0.0f32; 2 * batch as usize];

@@ -142,11 +142,9 @@ impl SirenField {
         let kernel = ElementwiseLoss::new(
             context,
             LossConfig {
-                loss: Loss::Squared,
-                count: target.len(),
                 // The mean over one picture, as if it were fitted alone.
                 scale: instances as f32,
-                gradient: true,
+                ..LossConfig::new(Loss::Squared, target.len())
             },
         )?;
         tape.constant(kernel.prepare(&ElementwiseLossArgs {

@@ -21,6 +21,9 @@ pub struct MeshSampleConfig {
     pub sigma: f32,
     /// The same of the points on the surface; 0: they lie on it.
     pub surface_sigma: f32,
+    /// Above 0, points come in pairs: each second one is the one before moved along each axis with this standard
+    /// deviation. All counts are even then. A function's values at both tell of its slope.
+    pub pair_sigma: f32,
     /// The cube of the points anywhere: its smallest coordinate and the length of its edges.
     pub cube: [f32; 2],
     /// Distinguishes uses of one state.
@@ -52,6 +55,7 @@ struct Params {
     low: f32,
     size: f32,
     surface_sigma: f32,
+    pair_sigma: f32,
 }
 
 kernel! {
@@ -82,7 +86,8 @@ impl MeshSampleConfig {
 impl MeshSample {
     /// One invocation a point.
     pub fn plan(config: &MeshSampleConfig, caps: &Capabilities) -> Result<Plan> {
-        let MeshSampleConfig { triangles, counts, sigma, surface_sigma, cube, stream, stratified } = *config;
+        let MeshSampleConfig { triangles, counts, sigma, surface_sigma, pair_sigma, .. } = *config;
+        let MeshSampleConfig { cube, stream, stratified, .. } = *config;
         let points = config.points();
         let fits = (1..=1 << 30).contains(&points);
         check_config(fits, "counts", "together 1 to 2^30", counts)?;
@@ -91,9 +96,13 @@ impl MeshSample {
         check_config(triangles > 0, "triangles", "at least 1", triangles)?;
         let points = points as u32;
         let [surface, near, _] = counts;
-        for (what, sigma) in [("sigma", sigma), ("surface_sigma", surface_sigma)] {
+        let sigmas = [("sigma", sigma), ("surface_sigma", surface_sigma), ("pair_sigma", pair_sigma)];
+        for (what, sigma) in sigmas {
             check_config(sigma.is_finite() && sigma >= 0.0, what, "finite and at least 0", sigma)?;
         }
+        let pairs = pair_sigma > 0.0;
+        let even = counts.iter().all(|n| n.is_multiple_of(2));
+        check_config(!pairs || even, "counts", "even with pairs", counts)?;
         check_config(cube.iter().all(|x| x.is_finite()), "cube", "finite", cube)?;
         count("positions", &[points, 3])?;
         count("corners", &[triangles, 12])?;
@@ -107,12 +116,15 @@ impl MeshSample {
             low: cube[0],
             size: cube[1],
             surface_sigma,
+            pair_sigma,
         };
-        // Integer operations of up to two blocks of random words and of the normal numbers; a bisection.
-        let operations = 400 + 4 * u64::from(triangles.ilog2());
+        // Integer operations of up to two (in pairs three) blocks of random words and of the normal numbers; a
+        // bisection.
+        let operations = if pairs { 600 } else { 400 } + 4 * u64::from(triangles.ilog2());
         let cost = Cost::new(u64::from(points) * operations, u64::from(points) * 12);
         let groups = points.div_ceil(WORKGROUP).into();
         let constants = Constants::new().u32("WORKGROUP", WORKGROUP).bool("STRATIFIED", stratified);
+        let constants = constants.bool("PAIRS", pairs);
         Ok(Plan::single("point", Launch::new(&SAMPLE, constants, &params, groups, caps, cost)?))
     }
 }

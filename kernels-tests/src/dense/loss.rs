@@ -69,9 +69,8 @@ const ALL: [Loss; 6] = [
 // and 8 of the tree in each of two reductions, and the factor: 39; plus 8 of a term itself.
 const MEAN: f64 = 47.0;
 
-fn elementwise(loss: Loss, n: u32, gradient: bool, poison: Option<f32>, random: &mut Random) -> Case {
-    let scale = 128.0;
-    let config = LossConfig { loss, count: n, scale, gradient };
+fn elementwise(config: LossConfig, poison: Option<f32>, random: &mut Random) -> Case {
+    let LossConfig { loss, count: n, scale, gradient, pairs } = config;
     let mut p = random.vec(n as usize, -3.0, 3.0);
     let mut t = random.vec(n as usize, -3.0, 3.0);
     for i in (2..n as usize).step_by(7) {
@@ -88,25 +87,38 @@ fn elementwise(loss: Loss, n: u32, gradient: bool, poison: Option<f32>, random: 
         if n.is_multiple_of(2) { p[at] = bad } else { t[at] = bad }
     }
     let (mut mean, mut dp) = ((0.0, 0.0), Vec::new());
+    let (all_p, all_t) = (p.clone(), t.clone());
     for (i, (&p, &t)) in p.iter().zip(&t).enumerate() {
-        if poison.is_some() && i == at {
+        // What is not finite in one of a pair is so in the difference.
+        let beside = pairs > 0.0 && i ^ 1 == at;
+        if poison.is_some() && (i == at || beside) {
             mean.0 = f64::NAN;
             dp.push((f64::NAN, 0.0));
             continue;
         }
         let (p, t) = (f64::from(p), f64::from(t));
-        let (l, d) = reference(loss, p, t);
+        let (mut l, mut d) = reference(loss, p, t);
         // The difference has an error of 2^-24 |d|; near d = 0 it is exact. The derivative of Huber
         // is continuous, so that a branch taken the other way changes nothing beyond rounding.
         // The three terms of an entropy cancel; a logarithm near 1 may be 2^-21 off.
-        let (l_scale, d_scale) =
+        let (mut l_scale, mut d_scale) =
             if entropy { (p.abs() + (p * t).abs() + 1.0, 1.0 + t) } else { (l, d.abs()) };
+        if pairs > 0.0 {
+            let [other_p, other_t] = [&all_p, &all_t].map(|v| f64::from(v[i ^ 1]));
+            let weight = f64::from(pairs);
+            let e = (p - t) - (other_p - other_t);
+            l += 0.5 * weight * e.abs();
+            // A difference of two that have errors of their own.
+            l_scale += 0.5 * weight * (p.abs() + t.abs() + other_p.abs() + other_t.abs());
+            d += weight * if e == 0.0 { 0.0 } else { e.signum() };
+            d_scale += weight;
+        }
         mean.0 += l / f64::from(n);
         mean.1 += l_scale / f64::from(n);
         let factor = f64::from(scale) / f64::from(n);
         dp.push((d * factor, d_scale * factor));
     }
-    let name = format!("{loss:?}, {n}, gradient {gradient}, poison {poison:?}");
+    let name = format!("{loss:?}, {n}, pairs {pairs}, gradient {gradient}, poison {poison:?}");
     let case = Case::new("dense/loss", name, move |context, b| {
         let kernel = ElementwiseLoss::new(context, config)?;
         let scratch = b.scratch(&kernel)?;
@@ -238,6 +250,13 @@ pub const CANARIES: &[Canary] = &[
         replace: "bitcast<Words>(e.slope)",
     },
     Canary {
+        bug: "a pair's second element pulled the way of the first",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements_gradient",
+        find: "params.pairs * sign(e)",
+        replace: "params.pairs * abs(sign(e))",
+    },
+    Canary {
         bug: "weights taken to have the sum 1",
         kernel: "dense/loss",
         shader: "dense/loss::row_gradient",
@@ -264,15 +283,21 @@ pub fn cases() -> Vec<Case> {
     let mut random = Random::new(11);
     let mut cases = Vec::new();
     for loss in ALL {
+        let of = |count, gradient| LossConfig { scale: 128.0, gradient, ..LossConfig::new(loss, count) };
         for n in [1, 255, 256, 257, 1024, 1025, 4099, 8192, 8196] {
-            cases.push(elementwise(loss, n, true, None, &mut random));
+            cases.push(elementwise(of(n, true), None, &mut random));
         }
         for n in [997, 4099] {
-            cases.push(elementwise(loss, n, false, None, &mut random));
+            cases.push(elementwise(of(n, false), None, &mut random));
         }
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            cases.push(elementwise(loss, 1030, true, Some(bad), &mut random));
-            cases.push(elementwise(loss, 1033, false, Some(bad), &mut random));
+            cases.push(elementwise(of(1030, true), Some(bad), &mut random));
+            cases.push(elementwise(of(1033, false), Some(bad), &mut random));
+        }
+        for (n, gradient, bad) in
+            [(4, true, None), (4100, true, None), (516, false, None), (1032, true, Some(f32::NAN))]
+        {
+            cases.push(elementwise(LossConfig { pairs: 3.5, ..of(n, gradient) }, bad, &mut random));
         }
     }
     let with = |rows, classes, gradient, variant, target, smoothing| {
@@ -314,13 +339,15 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// What a configuration must refuse.
-pub fn refused(context: &patchfield::Context) -> [Result<()>; 5] {
-    let good = LossConfig { loss: Loss::Squared, count: 4, scale: 1.0, gradient: false };
+pub fn refused(context: &patchfield::Context) -> [Result<()>; 7] {
+    let good = LossConfig { gradient: false, ..LossConfig::new(Loss::Squared, 4) };
     let entropy = CrossEntropyConfig::new(4, 4);
     [
         ElementwiseLoss::new(context, LossConfig { count: 0, ..good }).map(drop),
         ElementwiseLoss::new(context, LossConfig { loss: Loss::Huber { delta: 0.0 }, ..good }).map(drop),
         ElementwiseLoss::new(context, LossConfig { scale: f32::NAN, ..good }).map(drop),
+        ElementwiseLoss::new(context, LossConfig { pairs: -1.0, ..good }).map(drop),
+        ElementwiseLoss::new(context, LossConfig { count: 6, pairs: 1.0, ..good }).map(drop),
         CrossEntropy::new(context, CrossEntropyConfig { classes: 0, ..entropy }).map(drop),
         CrossEntropy::new(context, CrossEntropyConfig { smoothing: 1.5, ..entropy }).map(drop),
     ]

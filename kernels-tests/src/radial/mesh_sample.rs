@@ -17,12 +17,48 @@ fn reference(
     bvh: &MeshBvh,
     starts: &[u32],
 ) -> Vec<(f64, f64)> {
+    if config.pair_sigma == 0.0 {
+        let all: u32 = config.counts.iter().sum();
+        return points(config, state, bvh, starts, &(0..all).collect::<Vec<_>>());
+    }
+    // As many points as there are pairs, each from the words of the pair's first.
+    let halves = MeshSampleConfig { counts: config.counts.map(|n| n / 2), ..*config };
+    let all: u32 = halves.counts.iter().sum();
+    let firsts: Vec<u32> = (0..all).map(|pair| 2 * pair).collect();
+    let mut out = Vec::new();
+    for (first, place) in firsts.iter().zip(points(&halves, state, bvh, starts, &firsts).chunks(3)) {
+        out.extend_from_slice(place);
+        let moved = shift(config, state, first + 1).map(|x| x * f64::from(config.pair_sigma));
+        out.extend(place.iter().zip(moved).map(|((p, terms), x)| (p + x, terms + x.abs())));
+    }
+    out
+}
+
+fn block(config: &MeshSampleConfig, state: &RandomState, block: u32) -> [u32; 4] {
+    philox4x32([block, config.stream, state.step[0], state.step[1]], state.seed)
+}
+
+/// The normal vector of point `i`.
+fn shift(config: &MeshSampleConfig, state: &RandomState, i: u32) -> [f64; 3] {
+    let w = block(config, state, 2 * i + 1);
+    let ([x, y], [z, _]) = (normal_pair(w[0], w[1]), normal_pair(w[2], w[3]));
+    [x, y, z].map(|x| f64::from(x) / 2_097_152.0)
+}
+
+/// Each by itself, from the words of the point whose number stands in `drawn`.
+fn points(
+    config: &MeshSampleConfig,
+    state: &RandomState,
+    bvh: &MeshBvh,
+    starts: &[u32],
+    drawn: &[u32],
+) -> Vec<(f64, f64)> {
     let [surface, near, everywhere] = config.counts;
     let unit = |word: u32| f64::from(word >> 8) / 16_777_216.0;
     let mut out = Vec::new();
     for i in 0..surface + near + everywhere {
-        let words = |block| philox4x32([block, config.stream, state.step[0], state.step[1]], state.seed);
-        let mut w = words(2 * i);
+        let own = drawn[i as usize];
+        let mut w = block(config, state, 2 * own);
         let mut place = [w[0], w[1], w[2]].map(unit);
         if config.stratified {
             let (k, n) = match i {
@@ -48,11 +84,9 @@ fn reference(
         if u + v > 1.0 {
             (u, v) = (1.0 - u, 1.0 - v);
         }
-        let more = words(2 * i + 1);
-        let ([x, y], [z, _]) = (normal_pair(more[0], more[1]), normal_pair(more[2], more[3]));
         let sigma = f64::from(if i < surface { config.surface_sigma } else { config.sigma });
-        for (d, normal) in [x, y, z].into_iter().enumerate() {
-            let shift = sigma * f64::from(normal) / 2_097_152.0;
+        for (d, normal) in shift(config, state, own).into_iter().enumerate() {
+            let shift = sigma * normal;
             let value = a[d] + u * (b[d] - a[d]) + v * (c[d] - a[d]) + shift;
             let terms = a[d].abs() + u * (b[d].abs() + a[d].abs()) + v * (c[d].abs() + a[d].abs());
             out.push((value, terms + shift.abs()));
@@ -67,7 +101,8 @@ fn case(name: &str, mesh: &Mesh, config: MeshSampleConfig, state: RandomState) -
     let config = MeshSampleConfig { triangles: bvh.triangles(), ..config };
     let expected = reference(&config, &state, &bvh, &starts);
     let kind = if config.stratified { " stratified" } else { "" };
-    let name = format!("{name}, {:?}{kind} points", config.counts);
+    let pairs = if config.pair_sigma > 0.0 { " in pairs" } else { "" };
+    let name = format!("{name}, {:?}{kind} points{pairs}", config.counts);
     Case::new("radial/mesh_sample", name, move |context, b| {
         MeshSample::new(context, config)?.prepare(&MeshSampleArgs {
             state: b["state"],
@@ -79,9 +114,9 @@ fn case(name: &str, mesh: &Mesh, config: MeshSampleConfig, state: RandomState) -
     .read("state", Data::U32(bytemuck::pod_collect_to_vec(state.bytes())))
     .read("corners", Data::U32(bytemuck::pod_collect_to_vec(bytemuck::cast_slice::<_, u8>(bvh.corners()))))
     .read("starts", Data::U32(starts))
-    // A difference, a product and a sum for each of two edges, and the same for the shift. The sum of a cell and a
+    // A difference, a product and a sum for each of two edges, and the same for the shifts. The sum of a cell and a
     // place in it is one more rounding.
-    .output("positions", Expected::near(&expected, 6.0, 0.0))
+    .output("positions", Expected::near(&expected, 8.0, 0.0))
 }
 
 /// Bugs that the cases must find.
@@ -107,6 +142,20 @@ pub const CANARIES: &[Canary] = &[
         find: "rest = (rest << 8u) % n",
         replace: "rest = rest << 8u",
     },
+    Canary {
+        bug: "both of a pair moved",
+        kernel: "radial/mesh_sample",
+        shader: "radial/mesh_sample::sample_mesh",
+        find: "if own > i {",
+        replace: "if PAIRS {",
+    },
+    Canary {
+        bug: "pairs share out half of the surface",
+        kernel: "radial/mesh_sample",
+        shader: "radial/mesh_sample::sample_mesh",
+        find: "(i - first) / together",
+        replace: "(i - first) / (2u * together)",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -115,6 +164,7 @@ pub fn cases() -> Vec<Case> {
         counts: [4, 3, 1],
         sigma: 0.01,
         surface_sigma: 0.0,
+        pair_sigma: 0.0,
         cube: [0.0, 1.0],
         stream: 5,
         stratified: false,
@@ -150,6 +200,13 @@ pub fn cases() -> Vec<Case> {
             RandomState::new(2, state),
         ));
     }
+    let pairs = MeshSampleConfig { pair_sigma: 0.002, ..config };
+    for (counts, stratified, state) in
+        [([2, 2, 2], true, 10), ([66, 40, 34], true, 11), ([64, 30, 4], false, 12)]
+    {
+        let config = MeshSampleConfig { counts, stratified, ..pairs };
+        cases.push(case("torus", &torus(13, 7), config, RandomState::new(4, state)));
+    }
     cases
 }
 
@@ -169,6 +226,7 @@ mod tests {
             counts: [points, 0, 0],
             sigma: 0.0,
             surface_sigma: 0.0,
+            pair_sigma: 0.0,
             cube: [0.0, 1.0],
             stream: 0,
             stratified: false,
@@ -196,6 +254,7 @@ mod tests {
             counts: [0, 0, 1001],
             sigma: 0.0,
             surface_sigma: 0.0,
+            pair_sigma: 0.0,
             cube: [0.0, 1.0],
             stream: 0,
             stratified: true,
