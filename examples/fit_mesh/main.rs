@@ -250,6 +250,10 @@ fn write_results(
     report: &Report,
 ) -> Result<(), String> {
     let path = |name: &str| options.out.join(name);
+    // First, as what follows takes its time.
+    let model = path("model.safetensors");
+    field.save(&model).map_err(text)?;
+    let bytes = std::fs::metadata(&model).map_err(|e| e.to_string())?.len();
     let cube = field.cube();
     let mut implicit = |points: &[[f32; 3]]| field.implicit(points);
     let is_distance = field.config().target == SurfaceTarget::Distance;
@@ -295,9 +299,6 @@ fn write_results(
     let wanted = sphere_trace(&cube, &view, &mut truth).map_err(text)?;
     let beside: Picture = picture::beside(&fitted, &wanted);
     picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))?;
-    let model = path("model.safetensors");
-    field.save(&model).map_err(text)?;
-    let bytes = std::fs::metadata(&model).map_err(|e| e.to_string())?.len();
 
     // Where half an edge of the cube is 1, as published.
     let [chamfer, largest] = [errors.chamfer, errors.largest].map(|d| d / f64::from(cube.half));

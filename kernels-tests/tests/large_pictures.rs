@@ -7,26 +7,10 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use kernels_tests::harness::adapter::best_adapter;
+use kernels_tests::harness::adapter::small_context;
 use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
 use patchfield::train::Schedule;
 use patchfield::{Context, Error};
-
-/// A device of the best adapter whose storage buffers have at most so many bytes, and other buffers
-/// twice as many.
-fn context(bytes: u64) -> Option<Context> {
-    let adapter = best_adapter()?;
-    let limits = wgpu::Limits {
-        max_storage_buffer_binding_size: bytes,
-        max_buffer_size: 2 * bytes,
-        ..wgpu::Limits::defaults()
-    };
-    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
-    let context = Context::new(&device, &queue);
-    assert_eq!(context.capabilities().limits.max_storage_buffer_binding_size, bytes);
-    Some(context)
-}
 
 /// A gradient, a disc and stripes that become finer to the right.
 fn picture(width: u32, height: u32) -> Picture {
@@ -81,7 +65,7 @@ fn run(
 fn a_picture_beyond_a_binding_comes_out_as_on_a_device_with_room() {
     // A pixel has 8 bytes of position: just a binding. Its three values are half as much again.
     let (width, height) = (512, 256);
-    let (Some(small), Some(large)) = (context(1 << 20), context(1 << 27)) else { return };
+    let (Some(small), Some(large)) = (small_context(1 << 20), small_context(1 << 27)) else { return };
     let picture = picture(width, height);
     assert!(picture.data.len() * 4 > 1 << 20);
     let grid = RadialFieldConfig::for_picture(width, height, 3).with_table(8, 12);
@@ -108,7 +92,7 @@ fn a_picture_beyond_a_binding_comes_out_as_on_a_device_with_room() {
 fn forty_thousand_by_forty_thousand_is_refused_with_its_bytes() {
     let error = Picture::new(40_000, 40_000, 3, Vec::new()).unwrap_err().to_string();
     assert!(error.contains("`picture`") && error.contains("19200000000 bytes"), "{error}");
-    let Some(context) = context(1 << 27) else { return };
+    let Some(context) = small_context(1 << 27) else { return };
     let config = RadialFieldConfig::for_picture(40_000, 40_000, 3).with_table(4, 8);
     let field = RadialField::new(&context, config, 1).unwrap();
     let error = field.render(40_000, 40_000, Region::WHOLE).unwrap_err().to_string();
@@ -124,7 +108,7 @@ fn sixteen_megapixels_on_the_default_limits_of_webgpu() {
         eprintln!("only with PATCHFIELD_LONG_TESTS=1");
         return;
     }
-    let Some(context) = context(1 << 27) else { return };
+    let Some(context) = small_context(1 << 27) else { return };
     let picture = picture(4096, 4096);
     let grid = RadialFieldConfig::for_picture(4096, 4096, 3).with_table(16, 19);
     let radial = RadialFieldConfig::hybrid_for_picture(4096, 4096, 3, 12).unwrap();

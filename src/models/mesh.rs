@@ -141,8 +141,7 @@ impl Mesh {
     #[must_use]
     pub fn normal(&self, triangle: u32) -> [f32; 3] {
         let Some(t) = self.triangles.get(triangle as usize) else { return [0.0; 3] };
-        let [a, b, c] = t.map(|i| self.vertices[i as usize].map(f64::from));
-        let n = mesh_bvh::half_normal([a, b, c]);
+        let n = mesh_bvh::half_normal(t.map(|i| self.vertices[i as usize].map(f64::from)));
         let length = mesh_bvh::length(n);
         if length > 0.0 { n.map(|x| (x / length) as f32) } else { [0.0; 3] }
     }
@@ -215,7 +214,16 @@ fn from(tensor: &Tensor, first: u32) -> BufferView<'_> {
 impl MeshSearch {
     /// Builds the tree and copies it to the device.
     pub fn new(context: &Context, mesh: &Mesh) -> Result<Self> {
-        let bvh = MeshBvh::build(&mesh.vertices, &mesh.triangles)?;
+        Self::of_triangles(context, &mesh.vertices, &mesh.triangles)
+    }
+
+    /// Of some of a mesh's triangles.
+    pub(super) fn of_triangles(
+        context: &Context,
+        vertices: &[[f32; 3]],
+        triangles: &[[u32; 3]],
+    ) -> Result<Self> {
+        let bvh = MeshBvh::build(vertices, triangles)?;
         let buffers = bvh.upload(context)?;
         Ok(Self { context: context.clone(), bvh, buffers })
     }

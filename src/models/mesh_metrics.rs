@@ -1,8 +1,11 @@
 //! How near a surface comes to a mesh.
 
 use super::mesh::{FieldFunction, Mesh, MeshSearch};
-use crate::dispatch::{Context, Result, check_config};
-use crate::radial::MeshSign;
+use crate::dispatch::{Context, Result, check_config, check_shape};
+use crate::radial::{MeshSign, mesh_bvh};
+
+/// Of a triangle's corners, the largest buffer of a search.
+const TRIANGLE_BYTES: u64 = 48;
 
 /// Two surfaces compared; of points on both.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,7 +19,62 @@ pub struct SurfaceErrors {
     pub normal_angle: f64,
 }
 
-/// Compares two meshes at `points` random points on each, uniform over the area.
+/// Some of a mesh's triangles: as many as a binding holds.
+struct Part {
+    search: MeshSearch,
+    /// The number of its first triangle in the mesh.
+    first: u32,
+    area: f64,
+}
+
+/// A mesh in as few parts as the device's bindings ask for.
+struct Parts(Vec<Part>);
+
+impl Parts {
+    fn new(context: &Context, mesh: &Mesh, most: usize) -> Result<Self> {
+        check_shape(!mesh.triangles.is_empty(), "triangles", "at least 1", 0)?;
+        let each = mesh.triangles.len().div_ceil(mesh.triangles.len().div_ceil(most));
+        let part = |(i, triangles): (usize, &[[u32; 3]])| {
+            let search = MeshSearch::of_triangles(context, &mesh.vertices, triangles)?;
+            let corners = |t: &[u32; 3]| t.map(|i| mesh.vertices[i as usize].map(f64::from));
+            let area = triangles.iter().map(|t| mesh_bvh::length(mesh_bvh::half_normal(corners(t)))).sum();
+            Ok(Part { search, first: (i * each) as u32, area })
+        };
+        mesh.triangles.chunks(each).enumerate().map(part).collect::<Result<_>>().map(Self)
+    }
+
+    /// Random points, uniform over the area.
+    fn surface_points(&self, points: u32, seed: u64) -> Result<Vec<[f32; 3]>> {
+        let whole: f64 = self.0.iter().map(|part| part.area).sum();
+        let (mut area, mut all) = (0.0, Vec::new());
+        for (i, part) in self.0.iter().enumerate() {
+            area += part.area;
+            let until = if i + 1 == self.0.len() { 1.0 } else { area / whole };
+            let own = (f64::from(points) * until).round() as u32 - all.len() as u32;
+            if own > 0 {
+                all.extend(part.search.surface_points(own, seed)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The nearest triangles of the mesh, and how far they are.
+    fn nearest(&self, at: &[[f32; 3]]) -> Result<(Vec<u32>, Vec<f32>)> {
+        let (mut nearest, mut distance) = (vec![0; at.len()], vec![f32::INFINITY; at.len()]);
+        for part in &self.0 {
+            let found = part.search.distances(at, MeshSign::None)?;
+            for (i, (&triangle, &d)) in found.nearest.iter().zip(&found.distance).enumerate() {
+                if d < distance[i] {
+                    (nearest[i], distance[i]) = (part.first + triangle, d);
+                }
+            }
+        }
+        Ok((nearest, distance))
+    }
+}
+
+/// Compares two meshes at `points` random points on each, uniform over the area. A mesh of any size: it is searched in
+/// parts where a binding does not hold all of its triangles.
 pub fn surface_errors(
     context: &Context,
     a: &Mesh,
@@ -24,15 +82,17 @@ pub fn surface_errors(
     points: u32,
     seed: u64,
 ) -> Result<SurfaceErrors> {
-    let searches = [MeshSearch::new(context, a)?, MeshSearch::new(context, b)?];
+    let most =
+        (context.capabilities().limits.max_storage_buffer_binding_size / TRIANGLE_BYTES).max(1) as usize;
+    let meshes = [a, b];
+    let parts = [Parts::new(context, a, most)?, Parts::new(context, b, most)?];
     let mut out = SurfaceErrors { chamfer: 0.0, largest: 0.0, normal_angle: 0.0 };
     for (from, to) in [(0, 1), (1, 0)] {
-        let meshes = [a, b];
-        let at = searches[from].surface_points(points, seed + from as u64)?;
-        let own = searches[from].distances(&at, MeshSign::None)?;
-        let other = searches[to].distances(&at, MeshSign::None)?;
+        let at = parts[from].surface_points(points, seed + from as u64)?;
+        let (own, _) = parts[from].nearest(&at)?;
+        let (other, distances) = parts[to].nearest(&at)?;
         let n = 2.0 * f64::from(points);
-        for ((&here, &there), &distance) in own.nearest.iter().zip(&other.nearest).zip(&other.distance) {
+        for ((&here, &there), &distance) in own.iter().zip(&other).zip(&distances) {
             let (u, v) = (meshes[from].normal(here), meshes[to].normal(there));
             let cosine: f64 = (0..3).map(|d| f64::from(u[d]) * f64::from(v[d])).sum();
             out.normal_angle += cosine.clamp(-1.0, 1.0).acos().to_degrees() / n;

@@ -74,3 +74,19 @@ fn short_name(info: &wgpu::AdapterInfo) -> Option<String> {
         _ => info.name.clone(),
     })
 }
+
+/// A device of the best adapter whose storage buffers have at most so many bytes, and other buffers
+/// twice as many.
+pub fn small_context(bytes: u64) -> Option<Context> {
+    let adapter = best_adapter()?;
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: bytes,
+        max_buffer_size: 2 * bytes,
+        ..wgpu::Limits::defaults()
+    };
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    let context = Context::new(&device, &queue);
+    assert_eq!(context.capabilities().limits.max_storage_buffer_binding_size, bytes);
+    Some(context)
+}
