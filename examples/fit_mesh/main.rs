@@ -69,7 +69,7 @@ struct Options {
     /// Features of an entry of such a grid: 1, 2, 4 or 8 [default: 2 on a CPU, 1 on a GPU].
     #[arg(long)]
     features: Option<u32>,
-    /// Cells along an edge on the finest level of such a grid [default: 512 on a CPU, where steps are few; 2048 on a
+    /// Cells along an edge on the finest level of such a grid [default: 256 on a CPU, where steps are few; 2048 on a
     /// GPU].
     #[arg(long)]
     finest: Option<u32>,
@@ -77,7 +77,7 @@ struct Options {
     /// rule gives 12280 then, 448489 parameters in all].
     #[arg(long)]
     log2_table: Option<u32>,
-    /// Learning rate of Adam [default: 5e-3 on a CPU, where steps are few (2e-3 with radial bases); 1e-3 on a
+    /// Learning rate of Adam [default: 1e-2 on a CPU, where steps are few (2e-3 with radial bases); 1e-3 on a
     /// GPU].
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -146,8 +146,8 @@ fn run(options: &Options) -> Result<(), String> {
             config.grid.levels = options.levels.unwrap_or(if cpu { 8 } else { 16 });
             config.grid.features = options.features.unwrap_or(if cpu { 2 } else { 1 });
             config.grid.log2_table_size = options.log2_table.unwrap_or(15);
-            let finest = options.finest.unwrap_or(if cpu { 512 } else { 2048 });
-            (config.with_finest(finest), if cpu { 5e-3 } else { 1e-3 })
+            let finest = options.finest.unwrap_or(if cpu { 256 } else { 2048 });
+            (config.with_finest(finest), if cpu { 1e-2 } else { 1e-3 })
         }
     };
     config.target = match options.target {
