@@ -60,7 +60,7 @@ struct Options {
     /// Training steps [default: 4000 on a CPU (about two minutes on two cores), 20000 on a GPU].
     #[arg(long)]
     steps: Option<u64>,
-    /// Points of each step [default: 4096 on a CPU, 262144 on a GPU].
+    /// Points of each step, for distances a multiple of 4 [default: 4096 on a CPU, 262144 on a GPU].
     #[arg(long)]
     batch: Option<u32>,
     /// Levels of the grid of a field without radial bases [default: 8 on a CPU, 16 on a GPU].
@@ -81,7 +81,8 @@ struct Options {
     /// GPU].
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Weight of the error of slopes beside that of distances; 0: distances alone, as published.
+    /// Weight of the error of slopes beside that of distances [default: 0.25]; 0: distances alone, as published. Not for
+    /// occupancies.
     #[arg(long)]
     slopes: Option<f32>,
     /// Cells along an edge of the cube in which the surface is looked for.
@@ -217,7 +218,7 @@ fn fit_with_bar(field: &mut SurfaceField, mesh: &Mesh, fit: &FitConfig) -> Resul
     let result = field.fit(mesh, fit, &mut |progress| {
         bar.set_position(progress.step);
         let error = match target {
-            SurfaceTarget::Distance => format!("relative error {:.4}", progress.loss),
+            SurfaceTarget::Distance => format!("error {:.4}", progress.loss),
             SurfaceTarget::Occupancy => format!("cross-entropy {:.4}", progress.loss),
         };
         bar.set_message(format!("{error}  {:.1} steps/s", progress.steps_per_second));

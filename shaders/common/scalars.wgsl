@@ -18,7 +18,7 @@ fn lanes_max(v: Words) -> u32 {
 }
 
 // There are no pairs in an item.
-fn swap_pairs(v: Floats) -> Floats {
+fn swap_pairs(v: Words) -> Words {
     return v;
 }
 

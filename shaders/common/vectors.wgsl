@@ -18,7 +18,7 @@ fn lanes_max(v: Words) -> u32 {
 }
 
 // The two of each pair in the other order.
-fn swap_pairs(v: Floats) -> Floats {
+fn swap_pairs(v: Words) -> Words {
     return v.yxwz;
 }
 

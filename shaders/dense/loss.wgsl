@@ -24,7 +24,7 @@
 // rows to one partial sum. `row`: a workgroup a row, its loss is the partial sum.
 // sum.wgsl adds the partial sums.
 // A NaN or an infinity in prediction, target or loss makes the loss NaN, and the gradient of that
-// element (for cross-entropy: of that row) NaN; see block_sum.wgsl.
+// element (of its pair; for cross-entropy: of that row) NaN; see block_sum.wgsl.
 // Workgroup memory: `elements` none, `rows` 1,024 bytes, `row` 2,048.
 // Versions of `elements`: a tree over the workgroup for every 1,024 elements (15 % of copy bandwidth
 // on a CPU adapter, where barriers are dear); vec4s, no barrier, finiteness tested once an
@@ -64,7 +64,7 @@ fn element(p: Floats, t: Floats) -> Element {
         return alone;
     }
     let d = p - t;
-    let e = d - swap_pairs(d);
+    let e = d - bitcast<Floats>(swap_pairs(bitcast<Words>(d)));
     return Element(alone.loss + 0.5 * params.pairs * abs(e), alone.slope + params.pairs * sign(e));
 }
 
@@ -131,7 +131,8 @@ fn elements_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         let t = target_value[at];
         let e = element(p, t);
         sum += select(Floats(), e.loss, i < params.items);
-        let size = max(max(magnitude(p), magnitude(t)), magnitude(e.loss));
+        var size = max(max(magnitude(p), magnitude(t)), magnitude(e.loss));
+        if PAIRS { size = max(size, swap_pairs(size)); }
         worst = max(worst, size);
         if i < params.items {
             gradient_items[i] = choose(Words(NOT_A_NUMBER), bitcast<Words>(params.factor * e.slope),

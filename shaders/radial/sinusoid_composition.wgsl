@@ -14,7 +14,7 @@
 // weight_gradient, frequency_gradient: a workgroup has a centre and TILE items; its LANES share the
 // pairs of the centre's list, four at a time against the wait for memory, and add up in a fixed order
 // (1,024 bytes for 8 lanes, 4,096 for 32).
-// The variants for CPU adapters are sinusoid_composition_subgroup.wgsl and, for gradients by 64-bit integers,
+// The variants for CPU adapters are sinusoid_composition_subgroup.wgsl and, by 64-bit integers,
 // sinusoid_composition_wide.wgsl.
 
 @compute @workgroup_size(WORKGROUP)

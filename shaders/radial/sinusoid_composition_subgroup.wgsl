@@ -4,10 +4,10 @@
 // shuffles with constant lanes: a load in a loop costs about a hundred cycles on lavapipe, a shuffle one.
 //
 // forward: a workgroup has 8 points, K times 8 pairs, and 8 items. weight_gradient and frequency_gradient:
-// a centre and 8 items. Workgroup memory: 0 bytes. Where the device has no 64-bit
-// integers, weights are f16 or the features are not 8, 16, 32 or 64, gradients are of here (else of
-// radial/sinusoid_composition_wide.wgsl); there is no backward_phi: sums over the items are sums
-// over the lanes, and eight subgroupAdd for eight pairs took half as long again as the plain variant.
+// a centre and 8 items. Workgroup memory: 0 bytes. They are taken where the device has no 64-bit integers, weights
+// are f16 or the features are not 8, 16, 32 or 64 (else radial/sinusoid_composition_wide.wgsl). There is no
+// backward_phi: sums over the items are sums over the lanes, and eight subgroupAdd for eight pairs took half as long
+// again as the plain variant.
 //
 // forward keeps the last four rows of weights: points in rows, as of a picture, mostly share those of the
 // point before. A load whose index differs between lanes is a loop over them there that puts each word into

@@ -1,27 +1,102 @@
-// Gradients of radial bases' features for CPU adapters with subgroups of 8 and 64-bit integers (formulas and buffers:
-// common/composition.wgsl and radial/sinusoid_composition.wgsl), for 8, 16, 32 or 64 features.
+// Features of radial bases, and their gradients, for CPU adapters with subgroups of 8 and 64-bit integers (formulas
+// and buffers: common/composition.wgsl and radial/sinusoid_composition.wgsl), for 8, 16, 32 or 64 features.
 //
-// A row is read as eight features a lane, by LANES lanes; so SIDES = 8 / LANES rows are read at a time. Of eight
-// pairs each side has LANES in a row. What belongs to a pair is read once, by one lane, and reaches the others
+// A row is read as eight features a lane, by LANES lanes: they are a side, and 8 / LANES rows are read at a time. Of
+// eight pairs each side has LANES in a row. What belongs to a pair is read once, by one lane, and reaches the others
 // of its side by shuffles.
 //
-// weight_gradient, frequency_gradient: a workgroup is one subgroup and has a centre; its sides share the pairs of the
-// centre's list and are added up at the end. backward_phi: eight points, K times eight pairs. A side reads dy once for
-// the neighbours of a point that it has in a row, and no row of weights that it had in the same turn before: points
-// in rows, as of a picture, mostly share their neighbours. Workgroup memory: 0 bytes.
+// A workgroup is one subgroup. forward, backward_phi: it has 8 EIGHTS points, each side as many of them in a row. No row
+// of weights is read that the side had in the same turn before, and dy once for the neighbours of a point: points in
+// rows, as of a picture, mostly share their neighbours. weight_gradient, frequency_gradient: it has a centre; its
+// sides share the pairs of the centre's list and are added up at the end. Workgroup memory: 0 bytes.
 //
 // 65,536 points, K = 4, 32 features on lavapipe with AVX2, milliseconds, beside 32-bit loads (the variant for
-// subgroups, and for phi the plain one): weight_gradient 20 (35), frequency_gradient 21 (33), backward_phi 20 (45),
-// of which not reading rows again gained 6.5.
+// subgroups, and for phi the plain one): weight_gradient 20 (35), frequency_gradient 21 (33), forward 10.2 (17.0),
+// backward_phi 13.5 (45). forward with eight points a workgroup: 14.4. backward_phi too, with sides that took points
+// in turn: 26.5 without and 20 with rows kept; with 32 points 15.7; with points in a row a side 13.5.
 
 @group(0) @binding(3) var<storage, read> weights: array<vec4<u64>>;         // [C, F / 8]
 @group(0) @binding(5) var<storage, read> dy: array<vec4<u64>>;              // [N, F / 8]
 
-const SIDES: u32 = 8u / LANES;
+@group(0) @binding(5) var<storage, read_write> y_rows: array<vec4<u64>>;    // [N, F / 8]
+
+// The more points a workgroup has, the fewer rows are read for a first one.
+const EIGHTS: u32 = 4u;
 
 // Of a lane's eight features.
 fn frequency_pair(item: u32) -> mat2x4<f32> {
     return mat2x4<f32>(frequency(2u * item), frequency(2u * item + 1u));
+}
+
+// A lane's eight features of the row that begins at `start`.
+struct Row { start: u32, v: mat2x4<f32> }
+
+fn weights_after(before: Row, start: u32, item: u32) -> Row {
+    var row = before;
+    if start != row.start { row = Row(start, floats_of(weights[start + item])); }
+    return row;
+}
+
+// Of a lane's side in a workgroup of 8 EIGHTS points.
+fn first_point(group: u32, lane: u32) -> u32 {
+    return (group * 8u + lane / LANES * LANES) * EIGHTS;
+}
+
+// No row starts there.
+fn no_row() -> Row {
+    return Row(0xffffffffu, mat2x4<f32>());
+}
+
+// The features of a side's point so far, the row of the last pair in this turn, and of each lane's own pair its row and
+// phi.
+struct Features { sum: mat2x4<f32>, point: u32, row: u32, own: f32 }
+
+struct FeatureTurn { w: Row, s: Features }
+
+// Adds the pair in `turn` of each side, the `at`-th of the side's, and ends a point that it is the last of.
+fn forward_turn(before: Row, state: Features, at: u32, turn: u32, lane: u32, m: mat2x4<f32>) -> FeatureTurn {
+    if turn >= LANES { return FeatureTurn(before, state); }
+    let item = lane % LANES;
+    let source = lane / LANES * LANES + turn;
+    var s = state;
+    let w = weights_after(before, subgroupShuffle(s.row, source), item);
+    let own = subgroupShuffle(s.own, source);
+    s.sum = mat2x4<f32>(fma(w.v[0], psi(own, m[0]), s.sum[0]), fma(w.v[1], psi(own, m[1]), s.sum[1]));
+    if (at + turn + 1u) % K == 0u {
+        if s.point < params.points { y_rows[s.point * LANES + item] = words_of(s.sum); }
+        s.point += 1u;
+        s.sum = mat2x4<f32>();
+    }
+    return FeatureTurn(w, s);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+           @builtin(subgroup_invocation_id) lane: u32) {
+    let group = linear_group(params.first_group, id, n);
+    if group >= params.groups { return; }
+    let m = frequency_pair(lane % LANES);
+    let last = params.points * K - 1u;
+    let point = first_point(group, lane);
+    var a = FeatureTurn(no_row(), Features(mat2x4<f32>(), point, 0u, 0.0));
+    var b = a;
+    var c = a;
+    var d = a;
+    var e = a;
+    var f = a;
+    var g = a;
+    var h = a;
+    for (var at = 0u; at < EIGHTS * LANES * K; at += LANES) {
+        let pair = min(point * K + at + lane % LANES, last);
+        a = forward_turn(a.w, Features(h.s.sum, h.s.point, row_of(pair) / 2u, phi[pair]), at, 0u, lane, m);
+        b = forward_turn(b.w, a.s, at, 1u, lane, m);
+        c = forward_turn(c.w, b.s, at, 2u, lane, m);
+        d = forward_turn(d.w, c.s, at, 3u, lane, m);
+        e = forward_turn(e.w, d.s, at, 4u, lane, m);
+        f = forward_turn(f.w, e.s, at, 5u, lane, m);
+        g = forward_turn(g.w, f.s, at, 6u, lane, m);
+        h = forward_turn(h.w, g.s, at, 7u, lane, m);
+    }
 }
 
 // Eight pairs of a list, of which a lane has read one; one that is not there adds 0, whatever the pair after it has.
@@ -95,15 +170,6 @@ fn frequency_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgro
     }
 }
 
-// A lane's eight features of the row that begins at `start`.
-struct Row { start: u32, v: mat2x4<f32> }
-
-fn weights_after(before: Row, start: u32, item: u32) -> Row {
-    var row = before;
-    if start != row.start { row = Row(start, floats_of(weights[start + item])); }
-    return row;
-}
-
 fn gradient_after(before: Row, start: u32, item: u32) -> Row {
     var row = before;
     if start != row.start { row = Row(start, floats_of(dy[start + item])); }
@@ -145,8 +211,7 @@ fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     if group >= params.groups { return; }
     let m = frequency_pair(lane % LANES);
     let last = params.points * K - 1u;
-    // No row starts there.
-    let none = Row(0xffffffffu, mat2x4<f32>());
+    let none = no_row();
     var a = Turn(none, PhiState(0u, 0.0, 0u, none, 0.0));
     var b = a;
     var c = a;
@@ -155,8 +220,9 @@ fn backward_phi(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n
     var f = a;
     var g = a;
     var h = a;
-    for (var at = 0u; at < 8u * K; at += 8u) {
-        let place = group * 8u * K + at + lane;
+    let first = first_point(group, lane) * K + lane % LANES;
+    for (var at = 0u; at < EIGHTS * LANES * K; at += LANES) {
+        let place = first + at;
         let pair = min(place, last);
         a = phi_turn(a.w, PhiState(row_of(pair) / 2u, phi[pair], pair, h.s.g, 0.0), 0u, lane, m);
         b = phi_turn(b.w, a.s, 1u, lane, m);

@@ -13,10 +13,16 @@ use crate::train::Tensor;
 const POINTS: u32 = 1 << 21;
 const MOST: u32 = 64;
 
-/// How often a CPU goes through a pool: searching for a point takes it longer than training with it.
+/// How often a CPU goes through a pool of many batches: searching for a point takes it longer than training with it.
 const ROUNDS_OF_A_CPU: u64 = 4;
 
-/// New points for each step, many batches at a time: a pool of points that are neighbours in memory and in
+/// The pool and its batch of a step.
+fn place(step: u64, batches: u64, is_cpu: bool) -> (u64, u64) {
+    let rounds = if is_cpu && batches >= 16 { ROUNDS_OF_A_CPU } else { 1 };
+    (step / (batches * rounds), step % batches)
+}
+
+/// New points for each step (on a CPU for each fourth: see `place`), many batches at a time: a pool of points that are neighbours in memory and in
 /// space is searched several times as fast as batches of their own. A batch takes every n-th
 /// point (or pair) of a pool of n batches, so that it too has points everywhere.
 pub(super) struct MeshBatches {
@@ -26,7 +32,6 @@ pub(super) struct MeshBatches {
     fill: Recording,
     /// One for each batch of the pool.
     take: Vec<Recording>,
-    rounds: u64,
     filled: Option<u64>,
 }
 
@@ -85,20 +90,33 @@ impl MeshBatches {
                 take.append(copy.prepare(&CopyArgs { x, y: to.view() })?);
             }
         }
-        let rounds = if context.capabilities().cpu { ROUNDS_OF_A_CPU } else { 1 };
-        Ok(Self { context, seed, state, fill, take, rounds, filled: None })
+        Ok(Self { context, seed, state, fill, take, filled: None })
     }
 
     /// Writes the batch of a step.
     #[cfg(feature = "blocking")]
     pub fn write(&mut self, step: u64) -> Result<()> {
-        let batches = self.take.len() as u64;
-        let (pool, batch) = (step / (batches * self.rounds), step % batches);
+        let (pool, batch) = place(step, self.take.len() as u64, self.context.capabilities().cpu);
         if self.filled != Some(pool) {
             self.context.write(&self.state, 0, RandomState::new(self.seed, pool).bytes());
             self.context.run_blocking(&self.fill)?;
             self.filled = Some(pool);
         }
         self.take.get(batch as usize).map_or(Ok(()), |take| self.context.run_blocking(take))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn a_cpu_goes_four_times_through_a_pool_of_many_batches() {
+        assert_eq!(
+            [0, 63, 64, 255, 256].map(|step| place(step, 64, true)),
+            [(0, 0), (0, 63), (0, 0), (0, 63), (1, 0)]
+        );
+        assert_eq!([0, 63, 64, 255].map(|step| place(step, 64, false)), [(0, 0), (0, 63), (1, 0), (3, 63)]);
+        assert_eq!([0, 1, 2].map(|step| place(step, 1, true)), [(0, 0), (1, 0), (2, 0)]);
     }
 }

@@ -52,7 +52,8 @@ impl Parts {
             let until = if i + 1 == self.0.len() { 1.0 } else { area / whole };
             let own = (f64::from(points) * until).round() as u32 - all.len() as u32;
             if own > 0 {
-                all.extend(part.search.surface_points(own, seed)?);
+                // Parts of one seed would have their points at the same places of their strata.
+                all.extend(part.search.surface_points(own, seed.wrapping_add((i as u64) << 32))?);
             }
         }
         Ok(all)
@@ -82,13 +83,15 @@ pub fn surface_errors(
     points: u32,
     seed: u64,
 ) -> Result<SurfaceErrors> {
-    let most =
-        (context.capabilities().limits.max_storage_buffer_binding_size / TRIANGLE_BYTES).max(1) as usize;
+    check_config(points > 0, "points", "at least 1", points)?;
+    let limits = &context.capabilities().limits;
+    let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    let most = (bytes / TRIANGLE_BYTES).max(1) as usize;
     let meshes = [a, b];
     let parts = [Parts::new(context, a, most)?, Parts::new(context, b, most)?];
     let mut out = SurfaceErrors { chamfer: 0.0, largest: 0.0, normal_angle: 0.0 };
     for (from, to) in [(0, 1), (1, 0)] {
-        let at = parts[from].surface_points(points, seed + from as u64)?;
+        let at = parts[from].surface_points(points, seed.wrapping_add(from as u64))?;
         let (own, _) = parts[from].nearest(&at)?;
         let (other, distances) = parts[to].nearest(&at)?;
         let n = 2.0 * f64::from(points);

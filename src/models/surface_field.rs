@@ -47,6 +47,14 @@ impl SurfaceTarget {
     }
 }
 
+/// Its name in a file.
+const SLOPES: &str = "slope_weight";
+
+/// Files that do not say it are of fields without.
+fn slope_weight_of(file: &Checkpoint, path: &Path) -> f32 {
+    file.get(path, SLOPES).unwrap_or(0.0)
+}
+
 /// What a field is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SurfaceFieldConfig {
@@ -60,7 +68,7 @@ pub struct SurfaceFieldConfig {
     pub layers: u32,
     /// Weight of the error of the slope of a distance beside the relative error of the distance: points come in pairs,
     /// a thousandth of the cube's edge apart, and what their distances differ by is held against what it should be. Normals
-    /// gain by it. 0: as published. Not looked at for an occupancy, and not saved.
+    /// gain by it. Above 0, batches are multiples of 4. 0: as published. Not looked at for an occupancy.
     pub slope_weight: f32,
     /// Radial bases beside the grid; then the first hidden layer has a sinusoid. `None`: the grid
     /// alone.
@@ -131,17 +139,17 @@ impl SurfaceFieldConfig {
 /// multiple of 64, so that the others begin where a buffer can be bound; of an even batch all are even.
 fn counts(batch: u32) -> [u32; 3] {
     let surface = batch / 128 * 64;
-    let near = (batch - surface).div_ceil(8) * 6;
-    let near = near.min(batch - surface);
-    [surface, near, batch - surface - near]
+    let rest = batch - surface;
+    let anywhere = rest / 8 * 2;
+    [surface, rest - anywhere, anywhere]
 }
 
 /// See [`SurfaceFieldConfig::slope_weight`].
 const SLOPE_WEIGHT: f32 = 0.25;
 
-/// The standard deviation between the two points of a pair along each axis, where half an edge of the cube is 1: that of
-/// the cells in which a surface is looked for. Farther apart they would not see creases, nearer together
-/// only rounding.
+/// The standard deviation between the two points of a pair along each axis, where half an edge of the cube is 1. Normals
+/// are those of the cells in which the surface is looked for later, of 256 to 1,024 an edge. Farther apart the points
+/// would not see creases, nearer together only rounding.
 const PAIR_SIGMA: f32 = 0.002;
 
 /// Their standard deviation from the surface, where half an edge of the cube is 1.
@@ -189,9 +197,11 @@ pub struct SurfaceField {
     network: FieldNetwork,
 }
 
-fn metadata(target: SurfaceTarget, cube: &Cube) -> Vec<(&'static str, String)> {
+fn metadata(config: &SurfaceFieldConfig, cube: &Cube) -> Vec<(&'static str, String)> {
+    let SurfaceFieldConfig { target, slope_weight, .. } = config;
     let [x, y, z] = cube.centre;
-    let values = [("centre_x", x), ("centre_y", y), ("centre_z", z), ("half", cube.half)];
+    let values =
+        [("centre_x", x), ("centre_y", y), ("centre_z", z), ("half", cube.half), (SLOPES, *slope_weight)];
     let mut all = vec![("model", "SurfaceField".to_string()), ("target", target.name().to_string())];
     all.extend(values.map(|(name, value)| (name, value.to_string())));
     all
@@ -205,7 +215,7 @@ impl SurfaceField {
         check_config(slopes.is_finite() && slopes >= 0.0, "slope_weight", "finite and at least 0", slopes)?;
         let fits = cube.centre.iter().all(|x| x.is_finite()) && cube.half.is_finite() && cube.half > 0.0;
         check_config(fits, "cube", "finite and not empty", cube)?;
-        let network = FieldNetwork::new(context, config.parts(), seed, metadata(config.target, &cube))?;
+        let network = FieldNetwork::new(context, config.parts(), seed, metadata(&config, &cube))?;
         Ok(Self { config, cube, network })
     }
 
@@ -238,10 +248,10 @@ impl SurfaceField {
         self.network.parameter_count()
     }
 
-    /// Fits the field to the signed distances of a mesh, or to their signs, which are computed at new random points in
-    /// each step, on the device. The first steps to distances, 256 or a fifth of all, look at points farther from
+    /// Fits the field to the signed distances of a mesh, or to their signs, which are computed on the device at random
+    /// points, new ones in each step; on a CPU, if a batch has up to 131,072 points, in each fourth on average. The first steps to distances, 256 or a fifth of all, look at points farther from
     /// the surface. The same field, mesh and configuration give the same bits on the same adapter, whether or not the
-    /// run is stopped and resumed in between; a checkpoint of the other target is refused.
+    /// run is stopped and resumed in between; a checkpoint of the other target, or of another `slope_weight`, is refused.
     ///
     /// An open mesh has an inside by its winding number. `report`, cancelling and losses that are not finite: as
     /// [`RadialField::fit`](super::RadialField::fit).
@@ -256,9 +266,13 @@ impl SurfaceField {
         crate::dispatch::count("batch", &[fit.batch, 3])?;
         let target = self.config.target;
         if let (Some((path, _)), true) = (&fit.checkpoint, fit.resume) {
-            let then = SurfaceTarget::of_file(&Checkpoint::load(path)?, path)?;
+            let file = Checkpoint::load(path)?;
+            let then = SurfaceTarget::of_file(&file, path)?;
             let need = format!("that of the checkpoint, {}", then.name());
             check_config(then == target, "target", &need, target.name())?;
+            let (then, now) = (slope_weight_of(&file, path), self.config.slope_weight);
+            let need = format!("that of the checkpoint, {then}");
+            check_config(target == SurfaceTarget::Occupancy || then == now, SLOPES, &need, now)?;
         }
         let context = self.network.context.clone();
         let search = MeshSearch::new(&context, &mesh.in_unit(&self.cube))?;
@@ -270,7 +284,7 @@ impl SurfaceField {
         let slopes = self.config.slope_weight;
         let paired = target == SurfaceTarget::Distance && slopes > 0.0;
         let whole = !paired || fit.batch.is_multiple_of(4);
-        check_config(whole, "batch", "a multiple of 4, as points come in pairs", fit.batch)?;
+        check_config(whole, "batch", "a multiple of 4 where `slope_weight` is above 0", fit.batch)?;
         let pair_sigma = if paired { PAIR_SIGMA } else { 0.0 };
         // Of a pair the network's numbers differ by this times the slope, about.
         let pairs = if paired { slopes / (0.5 * SCALE * PAIR_SIGMA) } else { 0.0 };
@@ -378,11 +392,18 @@ impl SurfaceField {
         let parts = FieldNetworkConfig::of_file(&file, path, 3, 1)?;
         let FieldNetworkConfig { grid, width, layers, radial, .. } = parts;
         let target = SurfaceTarget::of_file(&file, path)?;
-        let config = SurfaceFieldConfig { target, grid, width, layers, slope_weight: SLOPE_WEIGHT, radial };
+        let config = SurfaceFieldConfig {
+            target,
+            grid,
+            width,
+            layers,
+            slope_weight: slope_weight_of(&file, path),
+            radial,
+        };
         let number = |name| file.get::<f32>(path, name);
         let centre = [number("centre_x")?, number("centre_y")?, number("centre_z")?];
         let cube = Cube { centre, half: number("half")? };
-        let network = FieldNetwork::of_file(context, parts, &file, path, metadata(target, &cube))?;
+        let network = FieldNetwork::of_file(context, parts, &file, path, metadata(&config, &cube))?;
         Ok(Self { config, cube, network })
     }
 }

@@ -89,6 +89,8 @@ pub fn log_spaced(low: f64, high: f64, n: u32) -> Vec<f32> {
 }
 
 const WORKGROUP: u32 = 64;
+/// With rows as 64-bit integers: points of a workgroup, forward and backward to phi.
+const WIDE_POINTS: u32 = 32;
 /// Of weight gradients: items of a workgroup.
 const TILE: u32 = 8;
 
@@ -147,8 +149,15 @@ const fn halves(name: &'static str) -> Binding {
     read(name).stride(8)
 }
 
-/// Gradients with rows read as 64-bit integers: of the bases, the weights and the frequencies.
-static WIDE: [Shader; 3] = {
+/// With rows as 64-bit integers.
+struct Wide {
+    forward: Shader,
+    backward_phi: Shader,
+    weight_gradient: Shader,
+    frequency_gradient: Shader,
+}
+
+static WIDE: Wide = {
     const fn wide(name: &'static str) -> Binding {
         read(name).stride(32)
     }
@@ -162,8 +171,18 @@ static WIDE: [Shader; 3] = {
             )
         };
     }
-    [
-        wide!(
+    Wide {
+        forward: wide!(
+            "forward",
+            [
+                read("phi"),
+                read("neighbours"),
+                wide("weights"),
+                read("frequencies").vec4(),
+                write("y_rows").stride(32)
+            ]
+        ),
+        backward_phi: wide!(
             "backward_phi",
             [
                 read("phi"),
@@ -174,7 +193,7 @@ static WIDE: [Shader; 3] = {
                 write("dphi")
             ]
         ),
-        wide!(
+        weight_gradient: wide!(
             "weight_gradient",
             [
                 read("phi"),
@@ -185,7 +204,7 @@ static WIDE: [Shader; 3] = {
                 write("dweights").vec4()
             ]
         ),
-        wide!(
+        frequency_gradient: wide!(
             "frequency_gradient",
             [
                 read("phi"),
@@ -197,7 +216,7 @@ static WIDE: [Shader; 3] = {
                 four("weights_in")
             ]
         ),
-    ]
+    }
 };
 
 static SCALARS: Shaders = shaders!(
@@ -241,9 +260,9 @@ impl SinusoidCompositionConfig {
         check_config(whole, "features", "a multiple of 4 where weights are f16", self.features)?;
         count("neighbours", &[self.points, self.neighbours])?;
         count("weights", &[self.centres, self.features])?;
-        // Workgroups of eight points are numbered beyond the last.
-        count("features", &[self.points.saturating_add(7), self.features])?;
-        count("pairs", &[self.points.saturating_add(7), self.neighbours]).map(drop)
+        // Points of a workgroup are numbered beyond the last.
+        count("features", &[self.points.saturating_add(WIDE_POINTS - 1), self.features])?;
+        count("pairs", &[self.points.saturating_add(WIDE_POINTS - 1), self.neighbours]).map(drop)
     }
 
     /// Features taken at once.
@@ -258,6 +277,15 @@ impl SinusoidCompositionConfig {
 
     fn items(&self) -> u32 {
         self.features / self.width()
+    }
+
+    /// Lanes for a row as 64-bit integers, where the variant takes them.
+    fn wide(&self, variant: SinusoidCompositionVariant, caps: &Capabilities) -> Option<u32> {
+        let is_wide = variant == SinusoidCompositionVariant::Subgroup
+            && caps.int64
+            && !self.half_weights
+            && [8, 16, 32, 64].contains(&self.features);
+        is_wide.then_some(self.features / 8)
     }
 
     fn shaders(&self) -> &'static Shaders {
@@ -368,7 +396,10 @@ impl SinusoidCompositionForward {
         let items = u64::from(config.items());
         let count = u64::from(config.points) * items;
         let shaders = &config.shaders().forward;
-        let launch = if variant == SinusoidCompositionVariant::Subgroup {
+        let launch = if let Some(lanes) = config.wide(variant, caps) {
+            let groups = config.points.div_ceil(WIDE_POINTS).into();
+            config.launch(&WIDE.forward, [8, lanes], (0, groups), cost, caps)?
+        } else if variant == SinusoidCompositionVariant::Subgroup {
             let groups = u64::from(config.points.div_ceil(8)) * items.div_ceil(8);
             config.launch(&shaders[1], [8, 1], (count, groups), cost, caps)?
         } else {
@@ -468,17 +499,12 @@ impl SinusoidCompositionBackward {
         let shaders = forward.shaders();
         let (pairs, items) = (forward.pairs(), u64::from(forward.items()));
         let inputs = 8 * pairs + 4 * forward.outputs();
-        // Lanes for a row read as 64-bit integers.
-        let wide = forward.features / 8;
-        let is_wide = variant == Variant::Subgroup
-            && caps.int64
-            && !forward.half_weights
-            && [8, 16, 32, 64].contains(&forward.features);
+        let wide = forward.wide(variant, caps);
         if *phi {
             let cost = Cost::new(forward.flops(4), inputs + forward.weight_bytes() + 4 * pairs);
-            plan.launches.push(if is_wide {
-                let groups = u64::from(forward.points.div_ceil(8));
-                forward.launch(&WIDE[0], [8, wide], (0, groups), cost, caps)?
+            plan.launches.push(if let Some(lanes) = wide {
+                let groups = forward.points.div_ceil(WIDE_POINTS).into();
+                forward.launch(&WIDE.backward_phi, [8, lanes], (0, groups), cost, caps)?
             } else {
                 let slots =
                     u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
@@ -493,12 +519,16 @@ impl SinusoidCompositionBackward {
         // It takes eight pairs in a round.
         let subgroup = variant == Variant::Subgroup && fewest <= 8;
         let lanes = if subgroup { 1 } else { lanes };
-        let (lists_of, groups, [workgroup, lanes]) = if subgroup && is_wide {
-            ([&WIDE[1], &WIDE[2]], u64::from(forward.centres), [8, wide])
-        } else {
-            let [of_weights, of_frequencies] = [&shaders.weight_gradient, &shaders.frequency_gradient];
-            let i = usize::from(subgroup);
-            ([&of_weights[i], &of_frequencies[i]], groups, [TILE * lanes, lanes])
+        let (lists_of, groups, [workgroup, lanes]) = match wide {
+            Some(lanes) if subgroup => {
+                let of = [&WIDE.weight_gradient, &WIDE.frequency_gradient];
+                (of, u64::from(forward.centres), [8, lanes])
+            }
+            _ => {
+                let i = usize::from(subgroup);
+                let of = [&shaders.weight_gradient[i], &shaders.frequency_gradient[i]];
+                (of, groups, [TILE * lanes, lanes])
+            }
         };
         if *weights {
             let cost = Cost::new(forward.flops(2), lists);

@@ -75,6 +75,10 @@ fn elementwise(config: LossConfig, poison: Option<f32>, random: &mut Random) -> 
     let mut t = random.vec(n as usize, -3.0, 3.0);
     for i in (2..n as usize).step_by(7) {
         t[i] = p[i];
+        // Some of a pair both.
+        if pairs > 0.0 && i % 3 == 0 {
+            t[i ^ 1] = p[i ^ 1];
+        }
     }
     let entropy = loss == Loss::BinaryCrossEntropy;
     if entropy {
@@ -257,6 +261,13 @@ pub const CANARIES: &[Canary] = &[
         replace: "params.pairs * abs(sign(e))",
     },
     Canary {
+        bug: "a pair without a difference pulled apart",
+        kernel: "dense/loss",
+        shader: "dense/loss::elements_gradient",
+        find: "params.pairs * sign(e)",
+        replace: "params.pairs * select(Floats(-1.0), Floats(1.0), e >= Floats())",
+    },
+    Canary {
         bug: "weights taken to have the sum 1",
         kernel: "dense/loss",
         shader: "dense/loss::row_gradient",
@@ -294,10 +305,13 @@ pub fn cases() -> Vec<Case> {
             cases.push(elementwise(of(1030, true), Some(bad), &mut random));
             cases.push(elementwise(of(1033, false), Some(bad), &mut random));
         }
-        for (n, gradient, bad) in
-            [(4, true, None), (4100, true, None), (516, false, None), (1032, true, Some(f32::NAN))]
-        {
-            cases.push(elementwise(LossConfig { pairs: 3.5, ..of(n, gradient) }, bad, &mut random));
+        let paired = |n, gradient| LossConfig { pairs: 3.5, ..of(n, gradient) };
+        for (n, gradient) in [(4, true), (4100, true), (516, false)] {
+            cases.push(elementwise(paired(n, gradient), None, &mut random));
+        }
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            cases.push(elementwise(paired(1032, true), Some(bad), &mut random));
+            cases.push(elementwise(paired(1036, false), Some(bad), &mut random));
         }
     }
     let with = |rows, classes, gradient, variant, target, smoothing| {

@@ -200,7 +200,7 @@ pub fn cases() -> Vec<Case> {
             RandomState::new(2, state),
         ));
     }
-    let pairs = MeshSampleConfig { pair_sigma: 0.002, ..config };
+    let pairs = MeshSampleConfig { pair_sigma: 0.002, surface_sigma: 0.001, ..config };
     for (counts, stratified, state) in
         [([2, 2, 2], true, 10), ([66, 40, 34], true, 11), ([64, 30, 4], false, 12)]
     {

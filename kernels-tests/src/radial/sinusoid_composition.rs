@@ -303,6 +303,21 @@ pub const CANARIES: &[Canary] = &[
         replace: "for (; at + 1u < end; at++) {",
     },
     Canary {
+        bug: "a point's sum not begun anew",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_wide::forward",
+        find: "s.point += 1u;
+        s.sum = mat2x4<f32>();",
+        replace: "s.point += 1u;",
+    },
+    Canary {
+        bug: "the halves of eight features in the other order",
+        kernel: "radial/sinusoid_composition",
+        shader: "radial/sinusoid_composition_wide::forward",
+        find: "words_of(s.sum)",
+        replace: "words_of(mat2x4<f32>(s.sum[1], s.sum[0]))",
+    },
+    Canary {
         bug: "the sides of rows read as 64-bit integers not added up",
         kernel: "radial/sinusoid_composition",
         shader: "radial/sinusoid_composition_wide::weight_gradient",
