@@ -57,7 +57,7 @@ struct Options {
     /// What the field is fitted to.
     #[arg(long, value_enum, default_value = "distance")]
     target: Target,
-    /// Training steps [default: 4000 on a CPU (about two minutes on two cores), 20000 on a GPU].
+    /// Training steps [default: 4000 on a CPU (about four minutes on two cores), 20000 on a GPU].
     #[arg(long)]
     steps: Option<u64>,
     /// Points of each step, for distances a multiple of 4 [default: 4096 on a CPU, 262144 on a GPU].
