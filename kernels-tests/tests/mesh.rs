@@ -219,8 +219,8 @@ fn learns_repeats_and_resumes(name: &str, config: SurfaceFieldConfig, rate: f64,
     }
 }
 
-/// A field of zeros has 0.4: the mean of |t| / (|t| + 0.01) over the points is 0.3, and 0.25 times half the mean of
-/// a normal number's magnitude are 0.1 of slopes.
+/// A field of zeros has 0.3, the mean of |t| / (|t| + 0.01) over the points; with slopes 0.1 more, 0.25 times half the
+/// mean of a normal number's magnitude.
 #[test]
 fn a_grid_learns_repeats_and_resumes_bit_by_bit() {
     learns_repeats_and_resumes("grid", coarse_grid(), 1e-2, 0.2);
@@ -228,7 +228,8 @@ fn a_grid_learns_repeats_and_resumes_bit_by_bit() {
 
 #[test]
 fn a_hybrid_learns_repeats_and_resumes_bit_by_bit() {
-    learns_repeats_and_resumes("hybrid", coarse_hybrid(), 5e-3, 0.33);
+    let config = SurfaceFieldConfig { slope_weight: 0.0, ..coarse_hybrid() };
+    learns_repeats_and_resumes("hybrid", config, 5e-3, 0.255);
 }
 
 /// The volume between two surfaces that are `e` apart on average is `e` times the area: the overlap follows from the

@@ -5,10 +5,11 @@
 // eight pairs each side has LANES in a row. What belongs to a pair is read once, by one lane, and reaches the others
 // of its side by shuffles.
 //
-// A workgroup is one subgroup. forward, backward_phi: it has 8 EIGHTS points, each side as many of them in a row. No row
-// of weights is read that the side had in the same turn before, and dy once for the neighbours of a point: points in
-// rows, as of a picture, mostly share their neighbours. weight_gradient, frequency_gradient: it has a centre; its
-// sides share the pairs of the centre's list and are added up at the end. Workgroup memory: 0 bytes.
+// A workgroup is one subgroup. forward, backward_phi: it has 8 EIGHTS points, each side as many of them in a row:
+// the more, the fewer rows are read for a first one. No row of weights is read that the side had in the same turn
+// before, and dy once for the neighbours of a point: points in rows, as of a picture, mostly share their neighbours.
+// weight_gradient, frequency_gradient: it has a centre; its sides share the pairs of the centre's list and are added
+// up at the end. Workgroup memory: 0 bytes.
 //
 // 65,536 points, K = 4, 32 features on lavapipe with AVX2, milliseconds, beside 32-bit loads (the variant for
 // subgroups, and for phi the plain one): weight_gradient 20 (35), frequency_gradient 21 (33), forward 10.2 (17.0),
@@ -17,11 +18,7 @@
 
 @group(0) @binding(3) var<storage, read> weights: array<vec4<u64>>;         // [C, F / 8]
 @group(0) @binding(5) var<storage, read> dy: array<vec4<u64>>;              // [N, F / 8]
-
 @group(0) @binding(5) var<storage, read_write> y_rows: array<vec4<u64>>;    // [N, F / 8]
-
-// The more points a workgroup has, the fewer rows are read for a first one.
-const EIGHTS: u32 = 4u;
 
 // Of a lane's eight features.
 fn frequency_pair(item: u32) -> mat2x4<f32> {

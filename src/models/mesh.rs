@@ -289,7 +289,8 @@ impl MeshSearch {
     }
 
     /// The dispatch that fills `positions`, `[sum of counts, 3]`, with random points on the mesh, near it and
-    /// anywhere, `stratified` or not; where `pair_sigma` is above 0, in pairs. `state` is a [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
+    /// anywhere, `stratified` or not; where `pair_sigma` is above 0, in pairs. `state` is a
+    /// [`RandomState`](crate::dense::RandomState). See [`MeshSampleConfig`].
     pub(super) fn sample(
         &self,
         state: &wgpu::Buffer,

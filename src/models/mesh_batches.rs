@@ -22,8 +22,8 @@ fn place(step: u64, batches: u64, is_cpu: bool) -> (u64, u64) {
     (step / (batches * rounds), step % batches)
 }
 
-/// New points for each step (on a CPU for each fourth: see `place`), many batches at a time: a pool of points that are neighbours in memory and in
-/// space is searched several times as fast as batches of their own. A batch takes every n-th
+/// New points for each step (on a CPU for each fourth: see `place`), many batches at a time: a pool of points that are
+/// neighbours in memory and in space is searched several times as fast as batches of their own. A batch takes every n-th
 /// point (or pair) of a pool of n batches, so that it too has points everywhere.
 pub(super) struct MeshBatches {
     context: Context,
@@ -38,8 +38,8 @@ pub(super) struct MeshBatches {
 impl MeshBatches {
     /// For batches of `counts` points on the surface (a multiple of 64), near it and anywhere in the unit cube. The first
     /// two have a standard deviation, which may be 0 for those on the surface; the third is that between the two
-    /// points of a pair, 0 for points by themselves. Written to `positions`, `[batch, 3]`, and of distances times `scale`, or the sigmoid of that, to `target`,
-    /// `[batch, 1]`.
+    /// points of a pair, 0 for points by themselves. Points are written to `positions`, `[batch, 3]`, and distances times
+    /// `scale`, or the sigmoid of that, to `target`, `[batch, 1]`.
     pub fn new(
         search: &MeshSearch,
         counts: [u32; 3],

@@ -1,5 +1,6 @@
 //! How near a surface comes to a mesh.
 
+use super::bands::most_bytes;
 use super::mesh::{FieldFunction, Mesh, MeshSearch};
 use crate::dispatch::{Context, Result, check_config, check_shape};
 use crate::radial::{MeshSign, mesh_bvh};
@@ -33,14 +34,13 @@ struct Parts(Vec<Part>);
 impl Parts {
     fn new(context: &Context, mesh: &Mesh, most: usize) -> Result<Self> {
         check_shape(!mesh.triangles.is_empty(), "triangles", "at least 1", 0)?;
-        let each = mesh.triangles.len().div_ceil(mesh.triangles.len().div_ceil(most));
         let part = |(i, triangles): (usize, &[[u32; 3]])| {
             let search = MeshSearch::of_triangles(context, &mesh.vertices, triangles)?;
             let corners = |t: &[u32; 3]| t.map(|i| mesh.vertices[i as usize].map(f64::from));
             let area = triangles.iter().map(|t| mesh_bvh::length(mesh_bvh::half_normal(corners(t)))).sum();
-            Ok(Part { search, first: (i * each) as u32, area })
+            Ok(Part { search, first: (i * most) as u32, area })
         };
-        mesh.triangles.chunks(each).enumerate().map(part).collect::<Result<_>>().map(Self)
+        mesh.triangles.chunks(most).enumerate().map(part).collect::<Result<_>>().map(Self)
     }
 
     /// Random points, uniform over the area.
@@ -84,9 +84,7 @@ pub fn surface_errors(
     seed: u64,
 ) -> Result<SurfaceErrors> {
     check_config(points > 0, "points", "at least 1", points)?;
-    let limits = &context.capabilities().limits;
-    let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-    let most = (bytes / TRIANGLE_BYTES).max(1) as usize;
+    let most = (most_bytes(context) / TRIANGLE_BYTES).max(1) as usize;
     let meshes = [a, b];
     let parts = [Parts::new(context, a, most)?, Parts::new(context, b, most)?];
     let mut out = SurfaceErrors { chamfer: 0.0, largest: 0.0, normal_angle: 0.0 };

@@ -249,8 +249,8 @@ impl SurfaceField {
     }
 
     /// Fits the field to the signed distances of a mesh, or to their signs, which are computed on the device at random
-    /// points, new ones in each step; on a CPU, if a batch has up to 131,072 points, in each fourth on average. The first steps to distances, 256 or a fifth of all, look at points farther from
-    /// the surface. The same field, mesh and configuration give the same bits on the same adapter, whether or not the
+    /// points, new ones in each step; on a CPU, if a batch has up to 131,072 points, in each fourth on average. The
+    /// first steps to distances, 256 or a fifth of all, look at points farther from the surface. The same field, mesh and configuration give the same bits on the same adapter, whether or not the
     /// run is stopped and resumed in between; a checkpoint of the other target, or of another `slope_weight`, is refused.
     ///
     /// An open mesh has an inside by its winding number. `report`, cancelling and losses that are not finite: as
@@ -281,13 +281,15 @@ impl SurfaceField {
             SurfaceTarget::Distance => (SCALE, Loss::Relative { epsilon: 0.5 * SCALE * EPSILON }),
             SurfaceTarget::Occupancy => (SHARPNESS, Loss::BinaryCrossEntropy),
         };
-        let slopes = self.config.slope_weight;
-        let paired = target == SurfaceTarget::Distance && slopes > 0.0;
-        let whole = !paired || fit.batch.is_multiple_of(4);
+        let slopes = match target {
+            SurfaceTarget::Distance => self.config.slope_weight,
+            SurfaceTarget::Occupancy => 0.0,
+        };
+        let whole = slopes == 0.0 || fit.batch.is_multiple_of(4);
         check_config(whole, "batch", "a multiple of 4 where `slope_weight` is above 0", fit.batch)?;
-        let pair_sigma = if paired { PAIR_SIGMA } else { 0.0 };
+        let pair_sigma = if slopes > 0.0 { PAIR_SIGMA } else { 0.0 };
         // Of a pair the network's numbers differ by this times the slope, about.
-        let pairs = if paired { slopes / (0.5 * SCALE * PAIR_SIGMA) } else { 0.0 };
+        let pairs = slopes / (0.5 * SCALE * PAIR_SIGMA);
         // Each until its step.
         let stages = match target {
             SurfaceTarget::Distance => vec![

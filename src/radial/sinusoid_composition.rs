@@ -331,6 +331,7 @@ impl SinusoidCompositionConfig {
             .u32("SLOTS", self.slots())
             .u32("TILE", TILE)
             .u32("LANES", lanes)
+            .u32("EIGHTS", WIDE_POINTS / 8)
             .bool("SINE", self.sinusoid);
         let shuffles = ["subgroup", "wide"].iter().any(|name| shader.file().contains(name));
         let constants = if shuffles { constants.subgroups() } else { constants };
