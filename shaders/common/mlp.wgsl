@@ -21,16 +21,16 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 // forward, backward
-@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weights: array<Quad>;
 // forward
-@group(0) @binding(4) var<storage, read_write> kept: array<vec4<f32>>;      // z: [LAYERS, N, WIDTH], then [N, 4 OUTPUTS4]
+@group(0) @binding(4) var<storage, read_write> kept: array<Quad>;           // z: [LAYERS, N, WIDTH], then [N, 4 OUTPUTS4]
 // backward
-@group(0) @binding(3) var<storage, read_write> deltas: array<vec4<f32>>;    // d, as `kept`
+@group(0) @binding(3) var<storage, read_write> deltas: array<Quad>;         // d, as `kept`
 // backward, weight_gradient
-@group(0) @binding(4) var<storage, read> kept_in: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> kept_in: array<Quad>;
 // weight_gradient
-@group(0) @binding(1) var<storage, read_write> sums_of_blocks: array<vec4<f32>>;  // [blocks, weights]
-@group(0) @binding(3) var<storage, read> deltas_in: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> sums_of_blocks: array<Quad>;       // [blocks, weights]
+@group(0) @binding(3) var<storage, read> deltas_in: array<Quad>;
 
 fn activate4(v: vec4<f32>) -> vec4<f32> {
     let p = params.parameter;
@@ -46,13 +46,13 @@ fn derivative4(v: vec4<f32>) -> vec4<f32> {
 // Column block `c` of a layer's input, for its weights: x, or a(z) of the layer before.
 fn layer_input(point: u32, c: u32) -> vec4<f32> {
     if FIRST { return load_x(point, c); }
-    return activate4(kept_in[params.first_input + point * WIDTH4 + c]);
+    return activate4(four(kept_in[params.first_input + point * WIDTH4 + c]));
 }
 
 // The biases of four rows, `length` apart: each a column of its own, then three zeros.
 fn put_bias(at: u32, length: u32, bias: vec4<f32>) {
-    sums_of_blocks[at] = vec4<f32>(bias.x, 0.0, 0.0, 0.0);
-    sums_of_blocks[at + length] = vec4<f32>(bias.y, 0.0, 0.0, 0.0);
-    sums_of_blocks[at + 2u * length] = vec4<f32>(bias.z, 0.0, 0.0, 0.0);
-    sums_of_blocks[at + 3u * length] = vec4<f32>(bias.w, 0.0, 0.0, 0.0);
+    sums_of_blocks[at] = quad_of(vec4<f32>(bias.x, 0.0, 0.0, 0.0));
+    sums_of_blocks[at + length] = quad_of(vec4<f32>(bias.y, 0.0, 0.0, 0.0));
+    sums_of_blocks[at + 2u * length] = quad_of(vec4<f32>(bias.z, 0.0, 0.0, 0.0));
+    sums_of_blocks[at + 3u * length] = quad_of(vec4<f32>(bias.w, 0.0, 0.0, 0.0));
 }

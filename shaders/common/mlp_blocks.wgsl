@@ -21,8 +21,8 @@ struct Part { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32> }
 
 fn load_part(at: u32, row: u32) -> Part {
     let last = TOTAL4 - 1u;
-    return Part(weights[min(at, last)], weights[min(at + row, last)],
-                weights[min(at + 2u * row, last)], weights[min(at + 3u * row, last)]);
+    return Part(four(weights[min(at, last)]), four(weights[min(at + row, last)]),
+                four(weights[min(at + 2u * row, last)]), four(weights[min(at + 3u * row, last)]));
 }
 
 fn add_product(m: mat4x4<f32>, v: vec4<f32>, s: vec4<f32>) -> vec4<f32> {

@@ -4,3 +4,7 @@ alias Stored = Floats;
 fn unpacked(v: Stored) -> Floats {
     return v;
 }
+
+fn packed(v: Floats) -> Stored {
+    return v;
+}

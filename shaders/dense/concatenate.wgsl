@@ -14,13 +14,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<Floats>;             // [rows, A]
-@group(0) @binding(2) var<storage, read> b: array<Floats>;             // [rows, B]
-@group(0) @binding(3) var<storage, read> bias: array<Floats>;          // [A + B]; without BIAS not read
-@group(0) @binding(4) var<storage, read_write> y: array<Floats>;       // [rows, A + B]
-@group(0) @binding(1) var<storage, read> dy: array<Floats>;            // [rows, A + B]
-@group(0) @binding(2) var<storage, read_write> da: array<Floats>;      // [rows, A]
-@group(0) @binding(3) var<storage, read_write> db: array<Floats>;      // [rows, B]
+@group(0) @binding(1) var<storage, read> a: array<Stored>;             // [rows, A]
+@group(0) @binding(2) var<storage, read> b: array<Stored>;             // [rows, B]
+@group(0) @binding(3) var<storage, read> bias: array<Stored>;          // [A + B]; without BIAS not read
+@group(0) @binding(4) var<storage, read_write> y: array<Stored>;       // [rows, A + B]
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;            // [rows, A + B]
+@group(0) @binding(2) var<storage, read_write> da: array<Stored>;      // [rows, A]
+@group(0) @binding(3) var<storage, read_write> db: array<Stored>;      // [rows, B]
 
 @compute @workgroup_size(WORKGROUP)
 fn concatenate(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -33,12 +33,12 @@ fn concatenate(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n:
     let column = i % width;
     var v: Floats;
     if column < params.first {
-        v = a[row * params.first + column];
+        v = unpacked(a[row * params.first + column]);
     } else {
-        v = b[row * params.second + column - params.first];
+        v = unpacked(b[row * params.second + column - params.first]);
     }
-    if BIAS { v += bias[column]; }
-    y[i] = v;
+    if BIAS { v += unpacked(bias[column]); }
+    y[i] = packed(v);
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -14,12 +14,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<Storage>>;
-@group(0) @binding(2) var<storage, read_write> panels: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<Operand>;
+@group(0) @binding(2) var<storage, read_write> panels: array<Quad>;
 
 fn get_x(row: u32, column: u32, rows: u32, columns: u32, matrix: u32) -> vec4<f32> {
     var v: vec4<f32>;
-    if row < rows && column < columns { v = vec4<f32>(x[((matrix * rows + row) * columns + column) / 4u]); }
+    if row < rows && column < columns { v = operand(x[((matrix * rows + row) * columns + column) / 4u]); }
     return v;
 }
 
@@ -52,8 +52,8 @@ fn pack(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
     if group >= params.groups || matrix >= params.matrices { return; }
     let v = block(4u * k, panel % panels_a_matrix * PANEL + 4u * quad, matrix);
     let at = (panel * k4 + k) * PANEL + quad;
-    panels[at] = v[0];
-    panels[at + quads] = v[1];
-    panels[at + 2u * quads] = v[2];
-    panels[at + 3u * quads] = v[3];
+    panels[at] = quad_of(v[0]);
+    panels[at + quads] = quad_of(v[1]);
+    panels[at + 2u * quads] = quad_of(v[2]);
+    panels[at + 3u * quads] = quad_of(v[3]);
 }

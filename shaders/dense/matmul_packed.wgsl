@@ -26,9 +26,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;         // [matrices, panels, k, 32]
-@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;         // [matrices, panels, k, 64]
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;   // [slices, batch, m, n]
+@group(0) @binding(1) var<storage, read> a: array<Quad>;         // [matrices, panels, k, 32]
+@group(0) @binding(2) var<storage, read> b: array<Quad>;         // [matrices, panels, k, 64]
+@group(0) @binding(3) var<storage, read_write> y: array<Quad>;   // [slices, batch, m, n]
 
 // Four rows of the result: the columns of each lane in the left and in the right half of the tile.
 struct Rows {
@@ -54,8 +54,8 @@ struct Place { matrix: u32, row: u32, column: u32 }
 
 fn put_row(p: Place, row: u32, left: vec4<f32>, right: vec4<f32>) {
     let at = ((p.matrix * params.m + row) * params.n + p.column) / 4u;
-    if row < params.m && p.column < params.n { y[at] = left; }
-    if row < params.m && p.column + 32u < params.n { y[at + 8u] = right; }
+    if row < params.m && p.column < params.n { y[at] = quad_of(left); }
+    if row < params.m && p.column + 32u < params.n { y[at + 8u] = quad_of(right); }
 }
 
 fn put_rows(p: Place, row: u32, s: Rows) {
@@ -83,9 +83,9 @@ fn packed(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3
     var s0: Rows; var s1: Rows; var s2: Rows; var s3: Rows;
     var s4: Rows; var s5: Rows; var s6: Rows; var s7: Rows;
     for (var k = first; k < end; k += 4u) {
-        let va = mat4x4<f32>(a[at_a], a[at_a + 8u], a[at_a + 16u], a[at_a + 24u]);
-        let left = mat4x4<f32>(b[at_b], b[at_b + 16u], b[at_b + 32u], b[at_b + 48u]);
-        let right = mat4x4<f32>(b[at_b + 8u], b[at_b + 24u], b[at_b + 40u], b[at_b + 56u]);
+        let va = mat4x4<f32>(four(a[at_a]), four(a[at_a + 8u]), four(a[at_a + 16u]), four(a[at_a + 24u]));
+        let left = mat4x4<f32>(four(b[at_b]), four(b[at_b + 16u]), four(b[at_b + 32u]), four(b[at_b + 48u]));
+        let right = mat4x4<f32>(four(b[at_b + 8u]), four(b[at_b + 24u]), four(b[at_b + 40u]), four(b[at_b + 56u]));
         at_a += 32u;
         at_b += 64u;
         s0 = add_products(s0, va, left, right, 0u);

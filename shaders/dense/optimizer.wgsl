@@ -11,7 +11,6 @@
 //
 // One invocation updates one element, or four. What changes from step to step is read from `step`,
 // so that a recorded step can be submitted again. gradient_scale = 0 leaves everything as it is.
-// Prelude: Words and Floats, u32 and f32 or the vec4 of each.
 // Workgroup memory: 0 bytes.
 // Versions: scalar; vec4 (a fourth of the loads and stores: three times as fast on a CPU adapter).
 
@@ -34,11 +33,11 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 // [8]: learning rate, gradient scale, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), gradient norm, 3 unused
 @group(0) @binding(1) var<storage, read> step: array<f32>;
-@group(0) @binding(2) var<storage, read> gradient: array<Floats>;              // [count]
-@group(0) @binding(3) var<storage, read_write> parameter: array<Floats>;       // [count]
-@group(0) @binding(4) var<storage, read_write> moment1: array<Floats>;         // [count]
-@group(0) @binding(5) var<storage, read_write> moment2: array<Floats>;         // [count]
-@group(0) @binding(4) var<storage, read_write> moment2_only: array<Floats>;    // [count]
+@group(0) @binding(2) var<storage, read> gradient: array<Stored>;              // [count]
+@group(0) @binding(3) var<storage, read_write> parameter: array<Stored>;       // [count]
+@group(0) @binding(4) var<storage, read_write> moment1: array<Stored>;         // [count]
+@group(0) @binding(5) var<storage, read_write> moment2: array<Stored>;         // [count]
+@group(0) @binding(4) var<storage, read_write> moment2_only: array<Stored>;    // [count]
 
 // The item of this invocation, or `items` or more where there is nothing to do.
 fn item(id: vec3<u32>, n: vec3<u32>, local: u32) -> u32 {
@@ -77,19 +76,19 @@ fn adam(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u
         @builtin(local_invocation_index) local: u32) {
     let i = item(id, n, local);
     if i >= params.items { return; }
-    let slope = gradient[i];
+    let slope = unpacked(gradient[i]);
     let bits = live(slope);
     if is_idle(bits) { return; }
-    let p = parameter[i];
+    let p = unpacked(parameter[i]);
     let g = full_gradient(slope, p);
-    let m0 = moment1[i];
+    let m0 = unpacked(moment1[i]);
     let m = params.beta1 * m0 + params.one_minus_beta1 * g;
-    let v0 = moment2[i];
+    let v0 = unpacked(moment2[i]);
     let v = params.beta2 * v0 + params.one_minus_beta2 * g * g;
     let next = decayed(p) - rate() * (m * step[2]) / (sqrt(v) * step[3] + params.epsilon);
-    moment1[i] = select(m, m0, bits == Words(0u));
-    moment2[i] = select(v, v0, bits == Words(0u));
-    parameter[i] = select(next, p, bits == Words(0u));
+    moment1[i] = packed(select(m, m0, bits == Words(0u)));
+    moment2[i] = packed(select(v, v0, bits == Words(0u)));
+    parameter[i] = packed(select(next, p, bits == Words(0u)));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -97,16 +96,16 @@ fn momentum(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
             @builtin(local_invocation_index) local: u32) {
     let i = item(id, n, local);
     if i >= params.items { return; }
-    let slope = gradient[i];
+    let slope = unpacked(gradient[i]);
     let bits = live(slope);
     if is_idle(bits) { return; }
-    let p = parameter[i];
+    let p = unpacked(parameter[i]);
     let g = full_gradient(slope, p);
-    let m0 = moment1[i];
+    let m0 = unpacked(moment1[i]);
     let m = params.beta1 * m0 + g;
     let next = decayed(p) - rate() * select(m, g + params.beta1 * m, params.nesterov != 0u);
-    moment1[i] = select(m, m0, bits == Words(0u));
-    parameter[i] = select(next, p, bits == Words(0u));
+    moment1[i] = packed(select(m, m0, bits == Words(0u)));
+    parameter[i] = packed(select(next, p, bits == Words(0u)));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -114,12 +113,12 @@ fn descent(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
            @builtin(local_invocation_index) local: u32) {
     let i = item(id, n, local);
     if i >= params.items { return; }
-    let slope = gradient[i];
+    let slope = unpacked(gradient[i]);
     let bits = live(slope);
     if is_idle(bits) { return; }
-    let p = parameter[i];
+    let p = unpacked(parameter[i]);
     let next = decayed(p) - rate() * full_gradient(slope, p);
-    parameter[i] = select(next, p, bits == Words(0u));
+    parameter[i] = packed(select(next, p, bits == Words(0u)));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -127,14 +126,14 @@ fn rmsprop(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
            @builtin(local_invocation_index) local: u32) {
     let i = item(id, n, local);
     if i >= params.items { return; }
-    let slope = gradient[i];
+    let slope = unpacked(gradient[i]);
     let bits = live(slope);
     if is_idle(bits) { return; }
-    let p = parameter[i];
+    let p = unpacked(parameter[i]);
     let g = full_gradient(slope, p);
-    let v0 = moment2_only[i];
+    let v0 = unpacked(moment2_only[i]);
     let v = params.beta2 * v0 + params.one_minus_beta2 * g * g;
     let next = decayed(p) - rate() * g / (sqrt(v) + params.epsilon);
-    moment2_only[i] = select(v, v0, bits == Words(0u));
-    parameter[i] = select(next, p, bits == Words(0u));
+    moment2_only[i] = packed(select(v, v0, bits == Words(0u)));
+    parameter[i] = packed(select(next, p, bits == Words(0u)));
 }

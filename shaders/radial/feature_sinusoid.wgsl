@@ -14,11 +14,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Floats>;             // [N, F]
-@group(0) @binding(2) var<storage, read> frequencies: array<Floats>;   // [F]
-@group(0) @binding(3) var<storage, read_write> y: array<Floats>;       // [N, F]
-@group(0) @binding(3) var<storage, read> dy: array<Floats>;            // [N, F]
-@group(0) @binding(4) var<storage, read_write> dx: array<Floats>;      // [N, F]
+@group(0) @binding(1) var<storage, read> x: array<Stored>;             // [N, F]
+@group(0) @binding(2) var<storage, read> frequencies: array<Stored>;   // [F]
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>;       // [N, F]
+@group(0) @binding(3) var<storage, read> dy: array<Stored>;            // [N, F]
+@group(0) @binding(4) var<storage, read_write> dx: array<Stored>;      // [N, F]
 
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -26,8 +26,8 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
     let group = linear_group(params.first_group, id, n);
     let i = group * WORKGROUP + local;
     if group >= params.groups || i >= params.count { return; }
-    let v = x[i];
-    y[i] = v + sine(v * frequencies[i % params.width]);
+    let v = unpacked(x[i]);
+    y[i] = packed(v + sine(v * unpacked(frequencies[i % params.width])));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -36,6 +36,6 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
     let group = linear_group(params.first_group, id, n);
     let i = group * WORKGROUP + local;
     if group >= params.groups || i >= params.count { return; }
-    let m = frequencies[i % params.width];
-    dx[i] = dy[i] * (1.0 + m * cosine(x[i] * m));
+    let m = unpacked(frequencies[i % params.width]);
+    dx[i] = packed(unpacked(dy[i]) * (1.0 + m * cosine(unpacked(x[i]) * m)));
 }

@@ -32,23 +32,23 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         let row = inputs + 1u;
         for (var o = 0u; o < outputs; o++) {
             let at = first + 4u * o * row;
-            var s0 = vec4<f32>(weights[at + inputs].x, 0.0, 0.0, 0.0);
-            var s1 = vec4<f32>(weights[at + row + inputs].x, 0.0, 0.0, 0.0);
-            var s2 = vec4<f32>(weights[at + 2u * row + inputs].x, 0.0, 0.0, 0.0);
-            var s3 = vec4<f32>(weights[at + 3u * row + inputs].x, 0.0, 0.0, 0.0);
+            var s0 = vec4<f32>(four(weights[at + inputs]).x, 0.0, 0.0, 0.0);
+            var s1 = vec4<f32>(four(weights[at + row + inputs]).x, 0.0, 0.0, 0.0);
+            var s2 = vec4<f32>(four(weights[at + 2u * row + inputs]).x, 0.0, 0.0, 0.0);
+            var s3 = vec4<f32>(four(weights[at + 3u * row + inputs]).x, 0.0, 0.0, 0.0);
             for (var i = 0u; i < inputs; i++) {
                 let v = a[i];
-                s0 = fma(weights[at + i], v, s0);
-                s1 = fma(weights[at + row + i], v, s1);
-                s2 = fma(weights[at + 2u * row + i], v, s2);
-                s3 = fma(weights[at + 3u * row + i], v, s3);
+                s0 = fma(four(weights[at + i]), v, s0);
+                s1 = fma(four(weights[at + row + i]), v, s1);
+                s2 = fma(four(weights[at + 2u * row + i]), v, s2);
+                s3 = fma(four(weights[at + 3u * row + i]), v, s3);
             }
             b[o] = vec4<f32>(s0.x + s0.y + s0.z + s0.w, s1.x + s1.y + s1.z + s1.w,
                              s2.x + s2.y + s2.z + s2.w, s3.x + s3.y + s3.z + s3.w);
         }
         if KEEP {
             for (var o = 0u; o < outputs; o++) {
-                kept[(l * params.points * WIDTH4) + point * outputs + o] = b[o];
+                kept[(l * params.points * WIDTH4) + point * outputs + o] = quad_of(b[o]);
             }
         }
         if l < params.layers {
@@ -71,7 +71,7 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
     var e: array<vec4<f32>, LONGEST4>;
     for (var o = 0u; o < OUTPUTS4; o++) {
         d[o] = load_dy(point, o);
-        deltas[params.layers * params.points * WIDTH4 + point * OUTPUTS4 + o] = d[o];
+        deltas[params.layers * params.points * WIDTH4 + point * OUTPUTS4 + o] = quad_of(d[o]);
     }
     var end = TOTAL4;
     for (var step = 0u; step <= params.layers; step++) {
@@ -89,10 +89,10 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
                 for (var o = 0u; o < outputs; o++) {
                     let v = d[o];
                     let at = first + 4u * o * row + i;
-                    s0 = fma(weights[at], vec4<f32>(v.x), s0);
-                    s1 = fma(weights[at + row], vec4<f32>(v.y), s1);
-                    s2 = fma(weights[at + 2u * row], vec4<f32>(v.z), s2);
-                    s3 = fma(weights[at + 3u * row], vec4<f32>(v.w), s3);
+                    s0 = fma(four(weights[at]), vec4<f32>(v.x), s0);
+                    s1 = fma(four(weights[at + row]), vec4<f32>(v.y), s1);
+                    s2 = fma(four(weights[at + 2u * row]), vec4<f32>(v.z), s2);
+                    s3 = fma(four(weights[at + 3u * row]), vec4<f32>(v.w), s3);
                 }
                 e[i] = (s0 + s1) + (s2 + s3);
             }
@@ -100,8 +100,8 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
         if l > 0u {
             let at = ((l - 1u) * params.points + point) * WIDTH4;
             for (var i = 0u; i < WIDTH4; i++) {
-                d[i] = e[i] * derivative4(kept_in[at + i]);
-                deltas[at + i] = d[i];
+                d[i] = e[i] * derivative4(four(kept_in[at + i]));
+                deltas[at + i] = quad_of(d[i]);
             }
         }
         end = first;
@@ -129,7 +129,7 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     for (var point = block * BLOCK; point < end; point++) {
         var v = vec4<f32>(1.0, 0.0, 0.0, 0.0);
         if c < params.columns { v = layer_input(point, c); }
-        let d = deltas_in[params.first_delta + point * params.rows + row];
+        let d = four(deltas_in[params.first_delta + point * params.rows + row]);
         s0 = fma(vec4<f32>(d.x), v, s0);
         s1 = fma(vec4<f32>(d.y), v, s1);
         s2 = fma(vec4<f32>(d.z), v, s2);
@@ -137,14 +137,14 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     }
     let length = params.columns + 1u;
     let out = block * params.total + params.first_weight + 4u * row * length + c;
-    sums_of_blocks[out] = s0;
-    sums_of_blocks[out + length] = s1;
-    sums_of_blocks[out + 2u * length] = s2;
-    sums_of_blocks[out + 3u * length] = s3;
+    sums_of_blocks[out] = quad_of(s0);
+    sums_of_blocks[out + length] = quad_of(s1);
+    sums_of_blocks[out + 2u * length] = quad_of(s2);
+    sums_of_blocks[out + 3u * length] = quad_of(s3);
 }
 
-@group(0) @binding(1) var<storage, read> blocks_in: array<vec4<f32>>;             // [blocks, weights]
-@group(0) @binding(2) var<storage, read_write> dweights: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> blocks_in: array<Quad>;                  // [blocks, weights]
+@group(0) @binding(2) var<storage, read_write> dweights: array<Quad>;
 
 @compute @workgroup_size(WORKGROUP)
 fn sum_blocks(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -153,6 +153,6 @@ fn sum_blocks(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: 
     let i = group * WORKGROUP + local;
     if group >= params.groups || i >= params.total { return; }
     var sum = vec4<f32>(0.0);
-    for (var block = 0u; block < params.blocks; block++) { sum += blocks_in[block * params.total + i]; }
-    dweights[i] = sum;
+    for (var block = 0u; block < params.blocks; block++) { sum += four(blocks_in[block * params.total + i]); }
+    dweights[i] = quad_of(sum);
 }

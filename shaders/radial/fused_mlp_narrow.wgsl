@@ -46,7 +46,7 @@ fn layer_output(v: Blocks, count: u32, first: u32, o: u32, lane: u32) -> Four {
     let row = count + 1u;
     let at = first + 4u * o * row;
     // Lane k has the bias of row k.
-    let own = weights[at + lane % 4u * row + count].x;
+    let own = four(weights[at + lane % 4u * row + count]).x;
     let bias = vec4<f32>(subgroupShuffle(own, 0u), subgroupShuffle(own, 1u),
                          subgroupShuffle(own, 2u), subgroupShuffle(own, 3u));
     return multiply(Four(bias, bias, bias, bias), v, count, false, at, row, lane);
@@ -54,7 +54,7 @@ fn layer_output(v: Blocks, count: u32, first: u32, o: u32, lane: u32) -> Four {
 
 fn keep(l: u32, point: u32, o: u32, outputs: u32, z: vec4<f32>) {
     if KEEP && point < params.points {
-        kept[l * params.points * WIDTH4 + point * outputs + o] = z;
+        kept[l * params.points * WIDTH4 + point * outputs + o] = quad_of(z);
     }
 }
 

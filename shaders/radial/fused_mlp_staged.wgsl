@@ -32,7 +32,7 @@ fn multiply(sums: Four, transposed: bool, first: u32, row: u32, k0: u32, inputs:
             var w = vec4<f32>();
             if j < count && m < outputs {
                 let c = k0 + k + j;
-                w = weights[first + (4u * select(m, c, transposed) + q) * row + select(c, m, transposed)];
+                w = four(weights[first + (4u * select(m, c, transposed) + q) * row + select(c, m, transposed)]);
             }
             chunk[i] = w;
         }
@@ -55,14 +55,15 @@ fn biases(first: u32, row: u32, m: u32, outputs: u32) -> Four {
     var b: vec4<f32>;
     if m < outputs {
         let at = first + 4u * m * row + row - 1u;
-        b = vec4<f32>(weights[at].x, weights[at + row].x, weights[at + 2u * row].x, weights[at + 3u * row].x);
+        b = vec4<f32>(four(weights[at]).x, four(weights[at + row]).x,
+                      four(weights[at + 2u * row]).x, four(weights[at + 3u * row]).x);
     }
     return Four(b, b, b, b);
 }
 
 fn put_z(l: u32, point: u32, o: u32, outputs: u32, z: vec4<f32>) {
     if KEEP && point < params.points {
-        kept[l * params.points * WIDTH4 + point * outputs + o] = z;
+        kept[l * params.points * WIDTH4 + point * outputs + o] = quad_of(z);
     }
 }
 
@@ -131,8 +132,8 @@ fn put_delta(l: u32, point: u32, i: u32, e: vec4<f32>) -> vec4<f32> {
     var d: vec4<f32>;
     if point < params.points {
         let at = (l * params.points + point) * WIDTH4 + i;
-        d = e * derivative4(kept_in[at]);
-        deltas[at] = d;
+        d = e * derivative4(four(kept_in[at]));
+        deltas[at] = quad_of(d);
     }
     return d;
 }
@@ -167,7 +168,7 @@ fn backward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: ve
             var d = vec4<f32>();
             if o < OUTPUTS4 && p < params.points {
                 d = load_dy(p, o);
-                deltas[params.layers * params.points * WIDTH4 + p * OUTPUTS4 + o] = d;
+                deltas[params.layers * params.points * WIDTH4 + p * OUTPUTS4 + o] = quad_of(d);
             }
             tile[t] = d;
         }
@@ -217,7 +218,7 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
         for (var i = local; i < 128u; i += WORKGROUP) {
             let o = first_row + i % 8u;
             if i / 8u < count && o < params.rows {
-                some_deltas[i] = deltas_in[params.first_delta + (first + i / 8u) * params.rows + o];
+                some_deltas[i] = four(deltas_in[params.first_delta + (first + i / 8u) * params.rows + o]);
             }
         }
         for (var i = local; i < 256u; i += WORKGROUP) {
@@ -240,9 +241,9 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     if row >= params.rows || column >= params.columns { return; }
     let length = params.columns + 1u;
     let at = block * params.total + params.first_weight + 4u * row * length;
-    sums_of_blocks[at + column] = s0;
-    sums_of_blocks[at + length + column] = s1;
-    sums_of_blocks[at + 2u * length + column] = s2;
-    sums_of_blocks[at + 3u * length + column] = s3;
+    sums_of_blocks[at + column] = quad_of(s0);
+    sums_of_blocks[at + length + column] = quad_of(s1);
+    sums_of_blocks[at + 2u * length + column] = quad_of(s2);
+    sums_of_blocks[at + 3u * length + column] = quad_of(s3);
     if column == 0u { put_bias(at + params.columns, length, bias); }
 }

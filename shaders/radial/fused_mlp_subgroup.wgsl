@@ -20,7 +20,7 @@ fn put_z(l: u32, point: u32, slot: u32, o: u32, outputs: u32, z: vec4<f32>) {
     if !KEEP {
         tile[(l % 2u * LONGEST4 + o) * POINTS + slot] = z;
     } else if point < params.points {
-        kept[l * params.points * WIDTH4 + point * outputs + o] = z;
+        kept[l * params.points * WIDTH4 + point * outputs + o] = quad_of(z);
     }
 }
 
@@ -29,7 +29,7 @@ fn get_z(l: u32, point: u32, slot: u32, o: u32, outputs: u32) -> vec4<f32> {
     if !KEEP {
         z = tile[(l % 2u * LONGEST4 + o) * POINTS + slot];
     } else if point < params.points {
-        z = kept[l * params.points * WIDTH4 + point * outputs + o];
+        z = four(kept[l * params.points * WIDTH4 + point * outputs + o]);
     }
     return z;
 }
@@ -72,7 +72,7 @@ fn forward_block(is_first: bool, l: u32, i: u32, count: u32, row: u32, outputs: 
         var z = Four();
         if i == 0u {
             // Lane k has the bias of row k.
-            let own = weights[at + lane % 4u * row + row - 1u].x;
+            let own = four(weights[at + lane % 4u * row + row - 1u]).x;
             let bias = vec4<f32>(subgroupShuffle(own, 0u), subgroupShuffle(own, 1u),
                                  subgroupShuffle(own, 2u), subgroupShuffle(own, 3u));
             z = Four(bias, bias, bias, bias);
@@ -124,22 +124,22 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
 fn delta_block(count: u32, at: u32, point: u32) -> Block {
     var b: Block;
     if point >= params.points { return b; }
-    if count > 0u { b.v0 = deltas[at + 0u]; }
-    if count > 1u { b.v1 = deltas[at + 1u]; }
-    if count > 2u { b.v2 = deltas[at + 2u]; }
-    if count > 3u { b.v3 = deltas[at + 3u]; }
-    if count > 4u { b.v4 = deltas[at + 4u]; }
-    if count > 5u { b.v5 = deltas[at + 5u]; }
-    if count > 6u { b.v6 = deltas[at + 6u]; }
-    if count > 7u { b.v7 = deltas[at + 7u]; }
-    if count > 8u { b.v8 = deltas[at + 8u]; }
-    if count > 9u { b.v9 = deltas[at + 9u]; }
-    if count > 10u { b.v10 = deltas[at + 10u]; }
-    if count > 11u { b.v11 = deltas[at + 11u]; }
-    if count > 12u { b.v12 = deltas[at + 12u]; }
-    if count > 13u { b.v13 = deltas[at + 13u]; }
-    if count > 14u { b.v14 = deltas[at + 14u]; }
-    if count > 15u { b.v15 = deltas[at + 15u]; }
+    if count > 0u { b.v0 = four(deltas[at + 0u]); }
+    if count > 1u { b.v1 = four(deltas[at + 1u]); }
+    if count > 2u { b.v2 = four(deltas[at + 2u]); }
+    if count > 3u { b.v3 = four(deltas[at + 3u]); }
+    if count > 4u { b.v4 = four(deltas[at + 4u]); }
+    if count > 5u { b.v5 = four(deltas[at + 5u]); }
+    if count > 6u { b.v6 = four(deltas[at + 6u]); }
+    if count > 7u { b.v7 = four(deltas[at + 7u]); }
+    if count > 8u { b.v8 = four(deltas[at + 8u]); }
+    if count > 9u { b.v9 = four(deltas[at + 9u]); }
+    if count > 10u { b.v10 = four(deltas[at + 10u]); }
+    if count > 11u { b.v11 = four(deltas[at + 11u]); }
+    if count > 12u { b.v12 = four(deltas[at + 12u]); }
+    if count > 13u { b.v13 = four(deltas[at + 13u]); }
+    if count > 14u { b.v14 = four(deltas[at + 14u]); }
+    if count > 15u { b.v15 = four(deltas[at + 15u]); }
     return b;
 }
 
@@ -151,9 +151,9 @@ fn put_delta(is_first: bool, is_begun: bool, is_last: bool, below: u32, point: u
         put_dx(point, i, is_begun, e);
     } else {
         let at = below * params.points * WIDTH4 + point * WIDTH4 + i;
-        if is_begun { e += deltas[at]; }
-        if is_last { e *= derivative4(kept_in[at]); }
-        deltas[at] = e;
+        if is_begun { e += four(deltas[at]); }
+        if is_last { e *= derivative4(four(kept_in[at])); }
+        deltas[at] = quad_of(e);
     }
 }
 
@@ -183,7 +183,7 @@ fn backward_layer(is_first: bool, l: u32, inputs: u32, outputs: u32, first: u32,
 fn put_last_delta(point: u32) {
     if point >= params.points { return; }
     for (var o = 0u; o < OUTPUTS4; o++) {
-        deltas[params.layers * params.points * WIDTH4 + point * OUTPUTS4 + o] = load_dy(point, o);
+        deltas[params.layers * params.points * WIDTH4 + point * OUTPUTS4 + o] = quad_of(load_dy(point, o));
     }
 }
 
@@ -216,10 +216,10 @@ fn put_rows(r: Rows, block: u32, row: u32, c: u32) {
     if row >= params.rows || c >= params.columns { return; }
     let length = params.columns + 1u;
     let at = block * params.total + params.first_weight + 4u * row * length;
-    sums_of_blocks[at + c] = r.s0;
-    sums_of_blocks[at + length + c] = r.s1;
-    sums_of_blocks[at + 2u * length + c] = r.s2;
-    sums_of_blocks[at + 3u * length + c] = r.s3;
+    sums_of_blocks[at + c] = quad_of(r.s0);
+    sums_of_blocks[at + length + c] = quad_of(r.s1);
+    sums_of_blocks[at + 2u * length + c] = quad_of(r.s2);
+    sums_of_blocks[at + 3u * length + c] = quad_of(r.s3);
     if c == 0u {
         put_bias(at + params.columns, length, r.bias);
     }
@@ -249,7 +249,7 @@ fn weight_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let end = min(params.points, (block + 1u) * BLOCK);
     for (var point = block * BLOCK; point < end; point++) {
         let v = layer_input(point, own_column);
-        let d = deltas_in[params.first_delta + point * params.rows + own_row];
+        let d = four(deltas_in[params.first_delta + point * params.rows + own_row]);
         if ROWS4 > 0u { r0 = add_rows(r0, subgroupShuffle(d, 0u), v); }
         if ROWS4 > 1u { r1 = add_rows(r1, subgroupShuffle(d, 1u), v); }
         if ROWS4 > 2u { r2 = add_rows(r2, subgroupShuffle(d, 2u), v); }

@@ -33,22 +33,27 @@ static CONCATENATE: [Shader; 2] = [
     shader!(
         "dense/concatenate",
         "concatenate",
-        [index, scalars],
+        [index, scalars, stored_floats],
         [read("a"), read("b"), read("bias"), write("y")]
     ),
     shader!(
         "dense/concatenate",
         "concatenate",
-        [index, vectors],
+        [index, quads, vectors, stored_quads],
         [read("a").vec4(), read("b").vec4(), read("bias").vec4(), write("y").vec4()]
     ),
 ];
 static SPLIT: [Shader; 2] = [
-    shader!("dense/concatenate", "split", [index, scalars], [read("dy"), write("da"), write("db")]),
     shader!(
         "dense/concatenate",
         "split",
-        [index, vectors],
+        [index, scalars, stored_floats],
+        [read("dy"), write("da"), write("db")]
+    ),
+    shader!(
+        "dense/concatenate",
+        "split",
+        [index, quads, vectors, stored_quads],
         [read("dy").vec4(), write("da").vec4(), write("db").vec4()]
     ),
 ];

@@ -214,11 +214,11 @@ struct Params {
 
 /// One entry point with elements read one or four at a time, and without or with `kept`.
 macro_rules! shaders {
-    ($file:literal, $entry:literal, $buffers:ident, $keep:ident, [$($element:tt)*], [$($kept:expr)?]) => {
+    ($file:literal, $entry:literal, [$($buffers:ident),*], $keep:ident, [$($element:tt)*], [$($kept:expr)?]) => {
         shader!(
             $file,
             $entry,
-            [index, sincos, activation, blocks, matmul, $buffers, $keep],
+            [index, sincos, activation, blocks, matmul, $($buffers,)* $keep],
             [
                 read("a")$($element)*,
                 read("b")$($element)*,
@@ -228,24 +228,28 @@ macro_rules! shaders {
             ]
         )
     };
+    ($file:literal, $entry:literal, $buffers:tt, $element:tt) => {
+        [
+            shaders!($file, $entry, $buffers, matmul_keep_none, $element, []),
+            shaders!($file, $entry, $buffers, matmul_keep, $element, [write("kept")]),
+        ]
+    };
     ($file:literal, $entry:literal) => {
         [
-            [
-                shaders!($file, $entry, matmul_scalars, matmul_keep_none, [], []),
-                shaders!($file, $entry, matmul_scalars, matmul_keep, [], [write("kept")]),
-            ],
-            [
-                shaders!($file, $entry, matmul_vectors, matmul_keep_none, [.vec4()], []),
-                shaders!($file, $entry, matmul_vectors, matmul_keep, [.vec4()], [write("kept")]),
-            ],
+            shaders!($file, $entry, [matmul_scalars], []),
+            shaders!($file, $entry, [quads, operands, matmul_vectors], [.vec4()]),
+            shaders!($file, $entry, [quads, operands_stored, matmul_vectors], [.vec4()]),
         ]
     };
 }
 
-static NAIVE: [[Shader; 2]; 2] = shaders!("dense/matmul", "naive");
-static TILED: [[Shader; 2]; 2] = shaders!("dense/matmul", "tiled");
-static SUBGROUP: [[Shader; 2]; 2] = shaders!("dense/matmul_subgroup", "subgroup");
-static SUM_SLICES: [[Shader; 2]; 2] = shaders!("dense/matmul_slices", "sum_slices");
+/// Of elements one at a time, and of four, f32 or f16.
+type Shaders = [[Shader; 2]; 3];
+
+static NAIVE: Shaders = shaders!("dense/matmul", "naive");
+static TILED: Shaders = shaders!("dense/matmul", "tiled");
+static SUBGROUP: Shaders = shaders!("dense/matmul_subgroup", "subgroup");
+static SUM_SLICES: Shaders = shaders!("dense/matmul_slices", "sum_slices");
 
 kernel! {
     /// A matrix product, batched, with bias and activation.
@@ -320,7 +324,10 @@ impl Matmul {
             // Has shaders of its own.
             MatmulVariant::Packed => (&SUBGROUP, 0, "packed"),
         };
-        let even = usize::from(config.is_even() && variant == MatmulVariant::Subgroup);
+        let shaders = match config.is_even() && variant == MatmulVariant::Subgroup {
+            true => &shaders[1 + usize::from(config.half)],
+            false => &shaders[0],
+        };
         let constants = |half: bool, sliced: bool| {
             let constants = Constants::new()
                 .float("Storage", half)
@@ -346,7 +353,7 @@ impl Matmul {
             return Ok(Plan { variant: name, launches, scratch });
         }
         if !packed && !sliced {
-            let shader = &shaders[even][keep];
+            let shader = &shaders[keep];
             let cost = Cost::new(flops, inputs + extra);
             let launch = Launch::new(shader, constants(config.half, false), &params, groups, caps, cost)?;
             return Ok(Plan::single(name, launch));
@@ -357,7 +364,7 @@ impl Matmul {
             true => matmul_packed::plan(config, slices, slice_k, cost, caps)?,
             false => {
                 let constants = constants(config.half, true);
-                let product = Launch::new(&shaders[even][0], constants, &params, groups, caps, cost)?;
+                let product = Launch::new(&shaders[0], constants, &params, groups, caps, cost)?;
                 (vec![product], Vec::new())
             }
         };

@@ -2,8 +2,19 @@
 
 use crate::dispatch::{Capabilities, Constants, Cost, Launch, Result, Shader, count, read, shader, write};
 
-static PACK: Shader =
-    shader!("dense/matmul_pack", "pack", [index], [read("x").vec4(), write("panels").vec4()]);
+macro_rules! pack {
+    ($operands:ident) => {
+        shader!(
+            "dense/matmul_pack",
+            "pack",
+            [index, quads, $operands],
+            [read("x").vec4(), write("panels").vec4()]
+        )
+    };
+}
+
+/// Of f32 and of f16.
+static PACK: [Shader; 2] = [pack!(operands), pack!(operands_stored)];
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -44,6 +55,6 @@ impl Operand {
             .bool("ALONG_K", self.along_k)
             .u32("PANEL", self.panel);
         let groups = u64::from(self.elements()?).div_ceil(16 * 64);
-        Launch::new(&PACK, constants, &params, groups, caps, Cost::new(0, 0))
+        Launch::new(&PACK[usize::from(self.half)], constants, &params, groups, caps, Cost::new(0, 0))
     }
 }

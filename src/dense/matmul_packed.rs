@@ -7,7 +7,7 @@ use crate::dispatch::{Capabilities, Constants, Cost, Launch, Result, Shader, rea
 static PACKED: Shader = shader!(
     "dense/matmul_packed",
     "packed",
-    [index],
+    [index, quads],
     [read("a").vec4(), read("b").vec4(), write("y").vec4()]
 );
 

@@ -159,13 +159,13 @@ macro_rules! forms {
             shader!(
                 "dense/optimizer",
                 $entry,
-                [index],
+                [index, scalars, stored_floats],
                 [read("step"), read("gradient"), write("parameter"), $(write($moment)),*]
             ),
             shader!(
                 "dense/optimizer",
                 $entry,
-                [index],
+                [index, quads, vectors, stored_quads],
                 [read("step"), read("gradient").vec4(), write("parameter").vec4(), $(write($moment).vec4()),*]
             ),
         ];
@@ -244,11 +244,11 @@ impl Optimizer {
         let rest = |beta: f32| (1.0 - f64::from(beta)) as f32;
         let whole = count.is_multiple_of(4);
         let fastest = if whole { OptimizerVariant::Vec4 } else { OptimizerVariant::Scalar };
-        let (shader, name, items, [words, floats]) = match variant.unwrap_or(fastest) {
-            OptimizerVariant::Scalar => (&shaders[0], "scalar", count, ["u32", "f32"]),
+        let (shader, name, items) = match variant.unwrap_or(fastest) {
+            OptimizerVariant::Scalar => (&shaders[0], "scalar", count),
             OptimizerVariant::Vec4 => {
                 check_config(whole, "count", "a multiple of 4 for the vec4 variant", count)?;
-                (&shaders[1], "vec4", count / 4, ["vec4<u32>", "vec4<f32>"])
+                (&shaders[1], "vec4", count / 4)
             }
         };
         let params = Params {
@@ -267,8 +267,7 @@ impl Optimizer {
         // The gradient is read once; parameter and moments are read and written.
         let updated = 1 + method.moments().iter().filter(|&&m| m).count() as u64;
         let cost = Cost::new(u64::from(count) * flops, u64::from(count) * 4 * (1 + 2 * updated));
-        let constants =
-            Constants::new().u32("WORKGROUP", WORKGROUP).alias("Words", words).alias("Floats", floats);
+        let constants = Constants::new().u32("WORKGROUP", WORKGROUP);
         let groups = items.div_ceil(WORKGROUP).into();
         Ok(Plan::single(name, Launch::new(shader, constants, &params, groups, caps, cost)?))
     }

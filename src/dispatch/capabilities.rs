@@ -46,6 +46,12 @@ impl Capabilities {
         }
     }
 
+    /// Whether a load takes as long as it has numbers, be they of 32 or of 64 bits: so it is with llvmpipe (Mesa 22), which
+    /// goes through its lanes one by one, if their indices differ.
+    pub(crate) fn has_slow_loads(&self) -> bool {
+        self.cpu && self.int64 && self.subgroups == Some((8, 8))
+    }
+
     /// A device with no feature and WebGPU's default limits: what every kernel must run on.
     #[must_use]
     pub fn baseline() -> Self {

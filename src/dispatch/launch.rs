@@ -49,6 +49,7 @@ impl Launch {
             });
         }
         let grid = grid::fold(shader.name, groups, &caps.limits)?;
+        let constants = constants.on(shader, caps);
         Ok(Self { shader, constants, params: bytes, grid, cost })
     }
 

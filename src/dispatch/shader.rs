@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::buffer::Access;
+use super::capabilities::Capabilities;
 
 /// A file of `shaders/common/`: functions without bindings.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +128,15 @@ pub struct Constants {
     text: String,
     f16: bool,
     subgroups: bool,
+    wide: bool,
 }
+
+/// How four floats lie in a buffer, for a shader that leaves it to the device: as they are, or as 64-bit integers.
+const QUADS: &str = "shaders/common/quads.wgsl";
+const QUADS_WIDE: Common = Common {
+    file: "shaders/common/quads_wide.wgsl",
+    source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/common/quads_wide.wgsl")),
+};
 
 impl Constants {
     /// An empty prelude.
@@ -171,6 +180,12 @@ impl Constants {
         self.subgroups = true;
         self
     }
+
+    /// What the device makes of a shader: where it gains by that, quads are 64-bit integers.
+    pub(super) fn on(mut self, shader: &Shader, caps: &Capabilities) -> Self {
+        self.wide = caps.has_slow_loads() && shader.common.iter().any(|common| common.file == QUADS);
+        self
+    }
 }
 
 /// Who compiles the text. The dialects differ in their directives alone.
@@ -212,6 +227,7 @@ pub fn compose(shader: &Shader, constants: &Constants, dialect: Dialect) -> Comp
     push("directives", &directives);
     push("prelude", &constants.text);
     for common in shader.common {
+        let common = if constants.wide && common.file == QUADS { &QUADS_WIDE } else { common };
         push(common.file, common.source);
     }
     push(shader.file, shader.source);

@@ -30,13 +30,13 @@ static FORWARD: [Shader; 2] = [
     shader!(
         "radial/feature_sinusoid",
         "forward",
-        [index, scalars, sine],
+        [index, scalars, stored_floats, sine],
         [read("x"), read("frequencies"), write("y")]
     ),
     shader!(
         "radial/feature_sinusoid",
         "forward",
-        [index, vectors, sine],
+        [index, quads, vectors, stored_quads, sine],
         [read("x").vec4(), read("frequencies").vec4(), write("y").vec4()]
     ),
 ];
@@ -44,13 +44,13 @@ static BACKWARD: [Shader; 2] = [
     shader!(
         "radial/feature_sinusoid",
         "backward",
-        [index, scalars, sine],
+        [index, scalars, stored_floats, sine],
         [read("x"), read("frequencies"), read("dy"), write("dx")]
     ),
     shader!(
         "radial/feature_sinusoid",
         "backward",
-        [index, vectors, sine],
+        [index, quads, vectors, stored_quads, sine],
         [read("x").vec4(), read("frequencies").vec4(), read("dy").vec4(), write("dx").vec4()]
     ),
 ];

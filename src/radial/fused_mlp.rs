@@ -298,7 +298,7 @@ macro_rules! forward {
         shader!(
             $file,
             "forward",
-            [index, sincos, activation, mlp, $($common),*],
+            [index, sincos, activation, $($common),*],
             [read("weights").vec4(), $x, $y, write("kept").vec4()]
         )
     };
@@ -312,13 +312,13 @@ macro_rules! entries {
             backward: shader!(
                 $file,
                 "backward",
-                [index, sincos, activation, mlp, $($common),*],
+                [index, sincos, activation, $($common),*],
                 [read("weights").vec4(), $dy, write("deltas").vec4(), read("kept_in").vec4(), $dx]
             ),
             weight_gradient: shader!(
                 $file,
                 "weight_gradient",
-                [index, sincos, activation, mlp, $($common),*],
+                [index, sincos, activation, $($common),*],
                 [write("sums_of_blocks").vec4(), $x, read("deltas_in").vec4(), read("kept_in").vec4()]
             ),
         }
@@ -348,43 +348,30 @@ macro_rules! shaders {
     };
 }
 
-static PLAIN: Widths<Shaders> = shaders!("radial/fused_mlp", []);
-static SUBGROUP: Widths<Shaders> = shaders!("radial/fused_mlp_subgroup", [mlp_blocks]);
-static STAGED: Widths<Shaders> = shaders!("radial/fused_mlp_staged", []);
-static NARROW: Widths<Shader> = [
+static PLAIN: Widths<Shaders> = shaders!("radial/fused_mlp", [quads, mlp]);
+static SUBGROUP: Widths<Shaders> = shaders!("radial/fused_mlp_subgroup", [quads, mlp, mlp_blocks]);
+static STAGED: Widths<Shaders> = shaders!("radial/fused_mlp_staged", [quads, mlp]);
+static NARROW: Widths<Shader> = {
+    macro_rules! narrow {
+        ([$($common:ident),*], $x:expr, $y:expr) => {
+            forward!("radial/fused_mlp_narrow", [quads, mlp, mlp_blocks, $($common),*], $x, $y)
+        };
+    }
     [
-        forward!(
-            "radial/fused_mlp_narrow",
-            [mlp_blocks, mlp_scalars, mlp_outputs_scalars],
-            read("x"),
-            write("y")
-        ),
-        forward!(
-            "radial/fused_mlp_narrow",
-            [mlp_blocks, mlp_scalars, mlp_outputs_vectors],
-            read("x"),
-            write("y").vec4()
-        ),
-    ],
-    [
-        forward!(
-            "radial/fused_mlp_narrow",
-            [mlp_blocks, mlp_vectors, mlp_outputs_scalars],
-            read("x").vec4(),
-            write("y")
-        ),
-        forward!(
-            "radial/fused_mlp_narrow",
-            [mlp_blocks, mlp_vectors, mlp_outputs_vectors],
-            read("x").vec4(),
-            write("y").vec4()
-        ),
-    ],
-];
+        [
+            narrow!([mlp_scalars, mlp_outputs_scalars], read("x"), write("y")),
+            narrow!([mlp_scalars, mlp_outputs_vectors], read("x"), write("y").vec4()),
+        ],
+        [
+            narrow!([mlp_vectors, mlp_outputs_scalars], read("x").vec4(), write("y")),
+            narrow!([mlp_vectors, mlp_outputs_vectors], read("x").vec4(), write("y").vec4()),
+        ],
+    ]
+};
 static SUM_BLOCKS: Shader = shader!(
     "radial/fused_mlp",
     "sum_blocks",
-    [index, sincos, activation, mlp, mlp_scalars, mlp_outputs_scalars],
+    [index, sincos, activation, quads, mlp, mlp_scalars, mlp_outputs_scalars],
     [read("blocks_in").vec4(), write("dweights").vec4()]
 );
 
