@@ -45,6 +45,14 @@ pub fn test_picture() -> RgbImage {
     })
 }
 
+/// Whether a tree of so many patches is drawn in time.
+pub fn check_patches(across: u32, down: u32) -> Result<(), String> {
+    match u64::from(across) * u64::from(down) {
+        0..=4096 => Ok(()),
+        patches => Err(format!("{patches} patches: a tree of more than 4,096 takes too long")),
+    }
+}
+
 /// Smaller, until the longer side is `size`, and cut to whole patches about the middle.
 pub fn reduce(picture: &RgbImage, size: u32, patch: u32) -> Result<RgbImage, String> {
     let (width, height) = picture.dimensions();
@@ -56,9 +64,7 @@ pub fn reduce(picture: &RgbImage, size: u32, patch: u32) -> Result<RgbImage, Str
     if w == 0 || h == 0 {
         return Err(format!("{} x {} pixels are less than one patch", small.width(), small.height()));
     }
-    if u64::from(w / patch) * u64::from(h / patch) > 4096 {
-        return Err("more than 4,096 patches: a tree of so many takes too long; try --patch or --size".into());
-    }
+    check_patches(w / patch, h / patch).map_err(|e| format!("{e}; try --patch or --size"))?;
     Ok(crop_imm(&small, (small.width() - w) / 2, (small.height() - h) / 2, w, h).to_image())
 }
 

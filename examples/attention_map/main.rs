@@ -40,24 +40,29 @@ struct Options {
     #[arg(long, conflicts_with_all = ["image", "checkpoint"])]
     train: Option<u64>,
     /// Without a model: the longer side that the picture is reduced to.
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=2048))]
+    #[arg(long, default_value_t = 512, conflicts_with_all = ["checkpoint", "train"], value_parser = clap::value_parser!(u32).range(16..=2048))]
     size: u32,
     /// Without a model: the side of a patch, in pixels of the reduced picture.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=128))]
+    #[arg(long, default_value_t = 16, conflicts_with_all = ["checkpoint", "train"], value_parser = clap::value_parser!(u32).range(4..=128))]
     patch: u32,
     /// Without a model: a spot whose attention is drawn, as shares of width and height; may be given again
     /// [default: three in the middle row, or what the test picture shows].
-    #[arg(long, value_name = "X,Y", value_parser = spot)]
+    #[arg(long, value_name = "X,Y", conflicts_with_all = ["checkpoint", "train"], value_parser = spot)]
     at: Vec<[f32; 2]>,
     /// Without a model: layers of the rollout.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 3, conflicts_with_all = ["checkpoint", "train"], value_parser = clap::value_parser!(u32).range(1..=64))]
     layers: u32,
     /// Share of attention in each layer of the rollout; the rest stays in its place.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = share)]
     share: f32,
     /// An adapter by a part of its name or driver, as `inspect_adapter` lists them [default: the best].
     #[arg(long)]
     adapter: Option<String>,
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    number.ok_or_else(|| "a number from 0 to 1".into())
 }
 
 fn spot(text: &str) -> Result<[f32; 2], String> {
@@ -115,6 +120,7 @@ fn run(options: &Options) -> Result<(), String> {
             None => (0..4).map(discs::picture).collect(),
         };
         let config = *model.config();
+        draw::check_patches(config.image[1] / config.patch, config.image[0] / config.patch)?;
         println!("attention  of a vision transformer, {} blocks of {} heads", config.depth, config.heads);
         from = match config.pool {
             Pool::ClassToken => "what the class token's output is made of",

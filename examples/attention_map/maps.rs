@@ -89,17 +89,25 @@ pub fn mask(context: &Context, layers: &[Layer<'_>], grid: PatchGrid) -> Result<
     let n = (grid.height * grid.width) as usize;
     let mut mask = vec![0.0; n * n];
     for &Layer { attention, inputs, lse } in layers {
-        let patches = [grid.prefix, attention.queries];
-        let config = AttentionTileConfig { attention, rows: patches, columns: patches };
-        let kernel = AttentionTile::new(context, config)?;
-        let scratch = kernel.create_scratch()?;
-        let weights = Tensor::new(context, "weights", &[attention.heads, n as u32, n as u32])?;
-        let args = AttentionTileArgs { inputs, lse, weights: weights.view(), scratch: &scratch };
-        context.run_blocking(&kernel.prepare(&args)?)?;
+        let columns = [grid.prefix, attention.queries];
         let share = 1.0 / (layers.len() * attention.heads as usize) as f32;
-        for head in weights.read(context)?.chunks(n * n) {
-            for (i, row) in head.chunks(n).enumerate() {
-                row.iter().enumerate().for_each(|(j, p)| mask[j * n + i] += share * p);
+        // As many rows as a binding holds.
+        let row_bytes = 4 * u64::from(attention.heads) * n as u64;
+        let most =
+            (context.capabilities().limits.max_storage_buffer_binding_size / row_bytes).clamp(1, n as u64);
+        for first in (0..n as u32).step_by(most as usize) {
+            let rows = [first, (first + most as u32).min(n as u32)];
+            let count = rows[1] - rows[0];
+            let rows = rows.map(|row| grid.prefix + row);
+            let kernel = AttentionTile::new(context, AttentionTileConfig { attention, rows, columns })?;
+            let scratch = kernel.create_scratch()?;
+            let weights = Tensor::new(context, "weights", &[attention.heads, count, n as u32])?;
+            let args = AttentionTileArgs { inputs, lse, weights: weights.view(), scratch: &scratch };
+            context.run_blocking(&kernel.prepare(&args)?)?;
+            for head in weights.read(context)?.chunks(count as usize * n) {
+                for (i, row) in (first as usize..).zip(head.chunks(n)) {
+                    row.iter().enumerate().for_each(|(j, p)| mask[j * n + i] += share * p);
+                }
             }
         }
     }

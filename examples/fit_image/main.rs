@@ -63,9 +63,9 @@ struct Options {
     /// A radial field without sinusoids: what they give.
     #[arg(long)]
     no_sinusoids: bool,
-    /// Levels of the grid of a field without radial bases.
-    #[arg(long, default_value_t = 16)]
-    levels: u32,
+    /// Levels of the grid of a field without radial bases [default: 16].
+    #[arg(long)]
+    levels: Option<u32>,
     /// Logarithm of the entries of a level's table.
     #[arg(long, default_value_t = 15)]
     log2_table: u32,
@@ -124,8 +124,11 @@ fn run(options: &Options) -> Result<(), String> {
     let (width, height, channels) = (target.width, target.height, target.channels);
     let mut config = match (options.field, options.params) {
         (Field::Grid, None) => Ok(RadialFieldConfig::for_picture(width, height, channels)
-            .with_table(options.levels, options.log2_table)),
+            .with_table(options.levels.unwrap_or(16), options.log2_table)),
         (Field::Grid, Some(_)) => return Err("--params needs --field radial".into()),
+        (Field::Radial, _) if options.levels.is_some() => {
+            return Err("--levels is of --field grid: beside radial bases stand 2, as published".into());
+        }
         (Field::Radial, None) => {
             RadialFieldConfig::hybrid_for_picture(width, height, channels, options.log2_table)
         }
@@ -217,6 +220,9 @@ fn write_results(
     let path = |name: &str| options.out.join(name);
     let text = |e: Error| e.to_string();
     let (width, height) = (target.width, target.height);
+    // First: whatever happens to the pictures, the fit is kept.
+    let model = path("model.safetensors");
+    field.save(&model).map_err(text)?;
     let fitted = field.render(width, height, Region::WHOLE).map_err(text)?;
     picture::save(&fitted, options.colour, &path("fitted.png"))?;
     picture::save(&picture::error_map(target, &fitted), Colour::Srgb, &path("error.png"))?;
@@ -229,9 +235,10 @@ fn write_results(
     let bicubic = picture::bicubic(target, corner, (side, side), 4);
     picture::save(&picture::beside(&zoomed, &bicubic), options.colour, &path("zoom.png"))?;
 
-    plot::psnr_curve(&report.curve, &path("psnr.svg"))?;
-    let model = path("model.safetensors");
-    field.save(&model).map_err(text)?;
+    // A fit that was already done has no curve.
+    if !report.curve.is_empty() {
+        plot::psnr_curve(&report.curve, &path("psnr.svg"))?;
+    }
     let bytes = std::fs::metadata(&model).map_err(|e| e.to_string())?.len();
     let bits_per_pixel = bytes as f64 * 8.0 / (f64::from(width) * f64::from(height));
     let psnr = target.psnr(&fitted);

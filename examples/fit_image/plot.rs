@@ -4,9 +4,10 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-/// Draws PSNR in dB over steps.
+/// Draws PSNR in dB over steps; an error of 0, which has none, is left out.
 pub fn psnr_curve(points: &[(u64, f64)], path: &Path) -> Result<(), String> {
-    draw(points, path).map_err(|e| format!("{}: {e}", path.display()))
+    let points: Vec<_> = points.iter().copied().filter(|(_, psnr)| psnr.is_finite()).collect();
+    draw(&points, path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn draw(points: &[(u64, f64)], path: &Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -193,6 +193,9 @@ fn read_ply(bytes: &[u8]) -> Parsed {
     let (elements, mut body) = read_header(bytes)?;
     let (mut vertices, mut triangles) = (Vec::new(), Vec::new());
     for element in &elements {
+        if element.count > 0 && element.properties.is_empty() {
+            return Err(format!("{} of {}, which have no properties", element.count, element.name));
+        }
         for i in 0..element.count {
             let refuse = |e: String| format!("{} {i} of {}: {e}", element.name, element.count);
             let mut vertex = [f32::NAN; 3];
@@ -208,13 +211,18 @@ fn read_ply(bytes: &[u8]) -> Parsed {
                     if let ("vertex", Some(axis)) = (element.name.as_str(), axis) {
                         vertex[axis] = value as f32;
                     }
-                    corners.push(value as u32);
+                    corners.push(value);
                 }
                 let indices = matches!(property.name.as_str(), "vertex_indices" | "vertex_index");
                 if element.name == "face" && indices {
                     if corners.len() < 3 {
                         return Err(refuse(format!("a face of {} vertices", corners.len())));
                     }
+                    let index = |value: f64| {
+                        let is_index = value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value);
+                        if is_index { Ok(value as u32) } else { Err(refuse(format!("{value} is no vertex"))) }
+                    };
+                    let corners: Vec<u32> = corners.into_iter().map(index).collect::<Result<_, _>>()?;
                     fan(&corners, &mut triangles);
                 }
             }
@@ -302,6 +310,10 @@ mod tests {
         says(read_ply(header.as_bytes()), "end_header");
         says(read_ply(format!("{header}end_header\n0 0 0\n0 0\n").as_bytes()), "vertex 1 of 2");
         says(read_ply(format!("{header}end_header\n0 0 0\n0 zero 0\n").as_bytes()), "`zero`");
+        says(read_ply(b"ply\nformat ascii 1.0\nelement vertex 4000000000\nend_header\n"), "no properties");
+        let face = "element face 1\nproperty list uchar float vertex_index\nend_header\n0 0 0\n1 1 1\n";
+        says(read_ply(format!("{header}{face}3 0 1 -1\n").as_bytes()), "-1 is no vertex");
+        says(read_ply(format!("{header}{face}3 0 1 0.5\n").as_bytes()), "0.5 is no vertex");
         says(read_ply(b"ply\nformat ascii 1.0\nelement vertex 1\nproperty quad x\nend_header\n"), "line 4");
     }
 }

@@ -86,16 +86,16 @@ struct Options {
     #[arg(long)]
     slopes: Option<f32>,
     /// Cells along an edge of the cube in which the surface is looked for.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     cells: u32,
     /// Look for the surface of the mesh's own distances too, with the same cells: what no field could do better.
     #[arg(long)]
     bound: bool,
     /// Random points for each figure of the comparison.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     points: u32,
     /// Pixels along an edge of the picture.
-    #[arg(long, default_value_t = 640)]
+    #[arg(long, default_value_t = 640, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
     /// Seed of the initial values and of the points.
     #[arg(long, default_value_t = 0)]
@@ -134,6 +134,16 @@ fn run(options: &Options) -> Result<(), String> {
     std::fs::create_dir_all(&options.out).map_err(|e| format!("{}: {e}", options.out.display()))?;
     describe_mesh(&context, &mesh)?;
 
+    let of_the_grid = [options.levels, options.features, options.finest];
+    if options.field == Field::Radial && of_the_grid.iter().any(Option::is_some) {
+        return Err(
+            "--levels, --features and --finest are of --field grid: beside radial bases it is as published"
+                .into(),
+        );
+    }
+    if options.target == Target::Occupancy && options.slopes.is_some() {
+        return Err("--slopes is of --target distance: an occupancy has none".into());
+    }
     let cpu = context.capabilities().cpu;
     let steps = options.steps.unwrap_or(if cpu { 4000 } else { 20_000 });
     let batch = options.batch.unwrap_or(if cpu { 1 << 12 } else { 1 << 18 });
@@ -290,17 +300,6 @@ fn write_results(
         }
         false => None,
     };
-    let view = View { size: [options.size; 2], ..View::default() };
-    let fitted = match is_distance {
-        true => sphere_trace(&cube, &view, &mut implicit),
-        // Spheres need distances: those to the surface that was found.
-        false => sphere_trace(&cube, &view, &mut distances_to(&surface)?),
-    };
-    let fitted = fitted.map_err(text)?;
-    let wanted = sphere_trace(&cube, &view, &mut truth).map_err(text)?;
-    let beside: Picture = picture::beside(&fitted, &wanted);
-    picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))?;
-
     // Where half an edge of the cube is 1, as published.
     let [chamfer, largest] = [errors.chamfer, errors.largest].map(|d| d / f64::from(cube.half));
     println!("results  {}", options.out.display());
@@ -335,5 +334,17 @@ fn write_results(
     let file = Path::new("target/report/demo.json");
     std::fs::create_dir_all("target/report")
         .and_then(|()| std::fs::write(file, format!("{json:#}\n")))
-        .map_err(|e| format!("{}: {e}", file.display()))
+        .map_err(|e| format!("{}: {e}", file.display()))?;
+
+    // Last: a surface may have more triangles than can be traced.
+    let view = View { size: [options.size; 2], ..View::default() };
+    let fitted = match is_distance {
+        true => sphere_trace(&cube, &view, &mut implicit),
+        // Spheres need distances: those to the surface that was found.
+        false => sphere_trace(&cube, &view, &mut distances_to(&surface)?),
+    };
+    let fitted = fitted.map_err(text)?;
+    let wanted = sphere_trace(&cube, &view, &mut truth).map_err(text)?;
+    let beside: Picture = picture::beside(&fitted, &wanted);
+    picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))
 }

@@ -326,11 +326,14 @@ fn a_checkpoint_of_distances_is_not_gone_on_with_for_an_occupancy() {
     fit.resume = true;
     let mut occupancy = SurfaceField::for_mesh(&context, coarse_occupancy(), &mesh, 3).unwrap();
     let error = occupancy.fit(&mesh, &fit, &mut go_on).unwrap_err().to_string();
-    assert!(error.contains("`target` = \"occupancy\"") && error.contains("distance"), "{error}");
+    assert!(error.contains("target distance, not occupancy"), "{error}");
     let config = SurfaceFieldConfig { slope_weight: 0.5, ..coarse_grid() };
     let mut steeper = SurfaceField::for_mesh(&context, config, &mesh, 3).unwrap();
     let error = steeper.fit(&mesh, &fit, &mut go_on).unwrap_err().to_string();
-    assert!(error.contains("`slope_weight` = 0.5") && error.contains("0.25"), "{error}");
+    assert!(error.contains("slope_weight 0.25, not 0.5"), "{error}");
+    // Of one cube, but another mesh.
+    let error = distances.fit(&Mesh::torus(14, 6), &fit, &mut go_on).unwrap_err().to_string();
+    assert!(error.contains("other data"), "{error}");
     std::fs::remove_file(path).unwrap();
 }
 

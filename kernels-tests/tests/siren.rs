@@ -151,6 +151,9 @@ fn bad_input_is_refused_by_name() {
     refused(&[picture(0.0)], FitConfig { learning_rate: f64::INFINITY, ..FIT }, "`learning_rate`");
     let mut broken = picture(0.0);
     broken.data[5] = f32::NAN;
-    let error = field.fit(&[broken], &FIT, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(error.to_string().contains("loss"), "{error}");
+    refused(&[broken], FIT, "NaN in row 0");
+    let error = field
+        .fit(&[picture(0.0)], &FitConfig { learning_rate: 1e30, ..FIT }, &mut |_| ControlFlow::Continue(()))
+        .unwrap_err();
+    assert!(error.to_string().contains("`loss` is not finite"), "{error}");
 }

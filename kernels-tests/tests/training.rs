@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use kernels_tests::harness::adapter::best_context;
-use patchfield::models::{FitConfig, Picture, RadialField, RadialFieldConfig, Region};
+use patchfield::models::{FitConfig, Picture, RadialBasesConfig, RadialField, RadialFieldConfig, Region};
+use patchfield::radial::{GridKind, Interpolation, RadialFunction};
 use patchfield::train::{Checkpoint, Schedule};
 use patchfield::{Context, Error};
 
@@ -186,13 +187,17 @@ fn a_loss_that_is_not_finite_ends_the_fit_and_keeps_the_checkpoint() {
     let mut field = field(&context);
     field.fit(&picture(), &good, &mut quiet()).unwrap();
     let kept = Checkpoint::load(&path(&good)).unwrap();
-    let mut broken = picture();
-    broken.data[7] = f32::NAN;
     let more = FitConfig { steps: 40, resume: true, ..good.clone() };
-    let error = field.fit(&broken, &more, &mut quiet()).unwrap_err();
+    let error = field.fit(&picture(), &FitConfig { learning_rate: 1e30, ..more.clone() }, &mut quiet());
+    let error = error.unwrap_err();
     assert!(matches!(error, Error::NonFinite { what: "loss", .. }), "{error}");
     assert!(error.to_string().contains("last good checkpoint"), "{error}");
     assert!(kept == Checkpoint::load(&path(&good)).unwrap());
+    // A run that has not written its checkpoint yet does not point to one.
+    let fresh = FitConfig { learning_rate: 1e30, ..fit("fresh", 10) };
+    let error = self::field(&context).fit(&picture(), &fresh, &mut quiet()).unwrap_err().to_string();
+    assert!(!error.contains("checkpoint"), "{error}");
+    assert!(!path(&fresh).exists());
     // The same field, now full of NaN, goes on from the checkpoint, as one that saw no NaN does.
     field.fit(&picture(), &more, &mut quiet()).unwrap();
     let whole = fit("no-nan", 40);
@@ -224,6 +229,69 @@ fn a_device_lost_during_a_fit_leaves_a_checkpoint_for_the_next() {
     assert!(Checkpoint::load(&path(&whole)).unwrap() == Checkpoint::load(&path(&first)).unwrap());
     std::fs::remove_file(path(&first)).unwrap();
     std::fs::remove_file(path(&whole)).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_something_else_is_not_gone_on_with() {
+    let Some(context) = best_context() else { return };
+    let first = fit("something-else", 10);
+    let config = RadialFieldConfig::hybrid_with_parameters(48, 32, 3, 8000).unwrap();
+    let new = |config| RadialField::new(&context, config, 5).unwrap();
+    new(config).fit(&picture(), &first, &mut quiet()).unwrap();
+    let more = FitConfig { steps: 20, resume: true, ..first.clone() };
+    let refused = |config: RadialFieldConfig, picture: &Picture, fit: &FitConfig, what: &str| {
+        let error = new(config).fit(picture, fit, &mut quiet()).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    // All tensors have the same shapes.
+    let with = |change: fn(&mut RadialBasesConfig)| {
+        let mut config = config;
+        change(config.radial.as_mut().unwrap());
+        config
+    };
+    let gaussian = with(|radial| radial.function = RadialFunction::Gaussian);
+    refused(gaussian, &picture(), &more, "was made with function");
+    refused(with(|radial| radial.frequencies = None), &picture(), &more, "frequencies.0 0.125, not none");
+    let mut other = picture();
+    other.data[7] += 0.25;
+    refused(config, &other, &more, "other data");
+    refused(config, &picture(), &FitConfig { steps: 5, ..more.clone() }, "step 10 of a fit, of which only 5");
+    refused(config, &picture(), &FitConfig { seed: 1, ..more.clone() }, "seed 9, not 1");
+    refused(config, &picture(), &FitConfig { checkpoint: None, ..more.clone() }, "`resume`");
+    let never = FitConfig { checkpoint: Some((path(&first), 0)), ..more.clone() };
+    refused(config, &picture(), &never, "`checkpoint` = 0");
+    // What is not finite is named by its place.
+    other.data[3 * 48 + 7] = f32::NAN;
+    refused(config, &other, &more, "NaN in row 1, column 2");
+    // The file is as it was, and goes on.
+    new(config).fit(&picture(), &more, &mut quiet()).unwrap();
+    std::fs::remove_file(path(&first)).unwrap();
+}
+
+/// Each of these changes what a table means, not its size.
+#[test]
+fn a_file_says_how_its_grid_is_read() {
+    let Some(context) = best_context() else { return };
+    let path = path(&fit("grid", 1));
+    let mut config = RadialFieldConfig::for_picture(48, 32, 3).with_table(3, 12);
+    config.grid.interpolation = Interpolation::Smoothstep;
+    config.grid.kind = GridKind::Dense;
+    config.grid.align_corners = true;
+    let field = RadialField::new(&context, config, 5).unwrap();
+    field.save(&path).unwrap();
+    let loaded = RadialField::load(&context, &path).unwrap();
+    assert_eq!(loaded.config(), field.config());
+    let render = |field: &RadialField| field.render(24, 16, Region::WHOLE).unwrap();
+    assert_eq!(render(&loaded), render(&field));
+    let mut file = Checkpoint::load(&path).unwrap();
+    file.set("interpolation", "cubic");
+    file.save(&path).unwrap();
+    let error = RadialField::load(&context, &path).unwrap_err().to_string();
+    assert!(
+        error.contains("`interpolation` = \"cubic\"") && error.contains("linear or smoothstep"),
+        "{error}"
+    );
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

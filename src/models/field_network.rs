@@ -4,6 +4,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+#[cfg(feature = "blocking")]
+use super::bands::most_bytes;
 use super::fit::{FitConfig, Progress, Trained, Trainer, initial_weights, uniform};
 use super::hybrid::{self, Hybrid, RadialBasesConfig};
 use crate::dense::{ElementwiseLoss, ElementwiseLossArgs, Loss, LossConfig};
@@ -12,6 +14,7 @@ use crate::radial::{
     FusedMlpBackward, FusedMlpBackwardArgs, FusedMlpConfig, FusedMlpForward, FusedMlpForwardArgs,
     GridEncodingBackwardInput, GridEncodingBackwardInputArgs, GridEncodingBackwardTable,
     GridEncodingBackwardTableArgs, GridEncodingConfig, GridEncodingForward, GridEncodingForwardArgs,
+    GridKind, Interpolation,
 };
 use crate::train::{Checkpoint, Parameters, Tensor};
 
@@ -64,6 +67,10 @@ impl FieldNetworkConfig {
     /// Trained numbers: table entries, weights and biases (without the padding of the network), and
     /// the features of the centres; positions and shapes of the centres are frozen.
     pub fn parameter_count(&self) -> Result<u64> {
+        let sizes = [("width", self.width, 128), ("layers", self.layers, 8), ("outputs", self.outputs, 128)];
+        for (what, size, most) in sizes {
+            check_config((1..=most).contains(&size), what, &format!("1 to {most}"), size)?;
+        }
         let table = u64::from(self.grid.parameter_count()?);
         let network = u64::from(self.network(1, false).parameter_count());
         let Some(radial) = &self.radial else { return Ok(table + network) };
@@ -80,9 +87,10 @@ impl FieldNetworkConfig {
     pub fn centres_for(&self, reference: &Self, finest: u32) -> Result<u32> {
         let Some(radial) = &self.radial else { return Ok(0) };
         let grid = &reference.grid;
+        grid.level_table()?;
         let base = f64::from(grid.base_resolution);
         let ratio = f64::from(finest) / base;
-        let growth = (ratio.max(1.0).log2() / f64::from(grid.levels - 1)).exp2();
+        let growth = (ratio.max(1.0).log2() / f64::from(grid.levels.max(2) - 1)).exp2();
         let entries: u64 = (0..grid.levels)
             .map(|level| {
                 let resolution = (base * growth.powf(f64::from(level))).ceil() as u64;
@@ -109,7 +117,9 @@ impl FieldNetworkConfig {
             log2_table_size: file.get(path, "log2_table_size")?,
             base_resolution: file.get(path, "base_resolution")?,
             growth: file.get(path, "growth")?,
-            align_corners: file.get(path, "align_corners").unwrap_or(false),
+            interpolation: named(file, path, "interpolation", &INTERPOLATIONS)?,
+            kind: named(file, path, "kind", &KINDS)?,
+            align_corners: file.get_or(path, "align_corners", false)?,
             ..GridEncodingConfig::default()
         };
         let config = Self {
@@ -129,13 +139,34 @@ impl FieldNetworkConfig {
         file.set("log2_table_size", self.grid.log2_table_size);
         file.set("base_resolution", self.grid.base_resolution);
         file.set("growth", self.grid.growth);
+        file.set("interpolation", name_of(self.grid.interpolation, &INTERPOLATIONS));
+        file.set("kind", name_of(self.grid.kind, &KINDS));
+        file.set("align_corners", self.grid.align_corners);
         file.set("width", self.width);
         file.set("layers", self.layers);
         if let Some(radial) = &self.radial {
-            file.set("align_corners", self.grid.align_corners);
             radial.describe(file);
         }
     }
+}
+
+const INTERPOLATIONS: [(Interpolation, &str); 2] =
+    [(Interpolation::Linear, "linear"), (Interpolation::Smoothstep, "smoothstep")];
+const KINDS: [(GridKind, &str); 2] = [(GridKind::Hash, "hash"), (GridKind::Dense, "dense")];
+
+#[cfg(feature = "blocking")]
+fn name_of<T: Copy + PartialEq>(value: T, names: &[(T, &'static str)]) -> &'static str {
+    names.iter().find(|(known, _)| *known == value).map_or("", |(_, name)| name)
+}
+
+/// A value by its name in a file; the first one if an older file does not say it.
+fn named<T: Copy>(file: &Checkpoint, path: &Path, what: &'static str, names: &[(T, &str)]) -> Result<T> {
+    let (first, absent) = names[0];
+    let name: String = file.get_or(path, what, absent.into())?;
+    let found = names.iter().find(|(_, known)| *known == name);
+    let all: Vec<_> = names.iter().map(|(_, name)| *name).collect();
+    check_config(found.is_some(), what, &all.join(" or "), &name)?;
+    Ok(found.map_or(first, |(value, _)| *value))
 }
 
 /// The parameters of a field on the device.
@@ -450,6 +481,16 @@ impl FieldNetwork {
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         trainer.fit(&self.context, fit, &self.tensors()?, &|| self.contents(), feed, report)
+    }
+
+    /// Points whose derivatives are found at once, at most `most`: so many as the device's limits have room for.
+    #[cfg(feature = "blocking")]
+    pub fn gradient_tile(&self, most: u32) -> u32 {
+        let radial = self.config.radial.map_or(0, |radial| radial.features.max(4 * radial.neighbours));
+        let joined = u64::from(self.config.grid.outputs()) + u64::from(radial);
+        let widest = joined.max(self.config.network(1, true).kept_count());
+        let room = most_bytes(&self.context) / (4 * widest);
+        room.clamp(1, u64::from(most)) as u32
     }
 
     /// The derivatives of the outputs by the position in the unit square or cube, and where there are radial

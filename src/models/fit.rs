@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::dense::{Method, Optimizer, OptimizerArgs, OptimizerConfig, StepValues};
 use crate::dispatch::{BufferView, Context, Error, Kernel, Recording, Result, Scratch, check_config};
 use crate::radial::FusedMlpConfig;
+#[cfg(feature = "blocking")]
+use crate::train::Difference;
 use crate::train::{Checkpoint, Parameters, Schedule, Tensor, Update};
 
 /// How a model is fitted.
@@ -23,9 +25,10 @@ pub struct FitConfig {
     pub seed: u64,
     /// Steps between two calls of the callback; at each the loss is read and must be finite.
     pub report_every: u64,
-    /// Where checkpoints go, and the steps between two of them.
+    /// Where checkpoints go, and the steps between two of them, at least 1.
     pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint instead of from the model's present parameters.
+    /// Go on from the checkpoint instead of from the model's present parameters. One of another configuration, seed or
+    /// batch, or of other data, is refused: the run would not give the same bits. Rate and schedule may differ.
     pub resume: bool,
 }
 
@@ -33,7 +36,11 @@ impl FitConfig {
     pub(super) fn check(&self) -> Result<()> {
         check_config(self.batch > 0, "batch", "at least 1", self.batch)?;
         check_config(self.report_every > 0, "report_every", "at least 1", self.report_every)?;
-        check_config(self.learning_rate.is_finite(), "learning_rate", "finite", self.learning_rate)
+        check_config(self.learning_rate.is_finite(), "learning_rate", "finite", self.learning_rate)?;
+        let interval = self.checkpoint.as_ref().map_or(1, |(_, every)| *every);
+        check_config(interval > 0, "checkpoint", "at least 1 step between two of them", interval)?;
+        let has_file = self.checkpoint.is_some();
+        check_config(has_file || !self.resume, "resume", "a checkpoint to go on from", "none")
     }
 }
 
@@ -95,8 +102,18 @@ pub(super) struct Trained<'a> {
     pub rate: f32,
 }
 
+/// A number by which data are known again.
+pub(super) fn fingerprint(words: impl Iterator<Item = u32>) -> u64 {
+    words.fold(0, |sum, word| super::sampler::mix(sum ^ u64::from(word)))
+}
+
+/// What a checkpoint says of the fit, not of the model.
+const OF_THE_FIT: [&str; 4] = ["step", "seed", "batch", "data"];
+
 /// Everything that the steps of a fit touch, bound once.
 pub(super) struct Trainer {
+    /// The [`fingerprint`] of what is fitted; none if it is not known beforehand.
+    pub data: Option<u64>,
     step: wgpu::Buffer,
     loss: Tensor,
     /// Those of the optimiser, with their names in a file.
@@ -149,7 +166,7 @@ impl Trainer {
             })?);
             moments.extend([(format!("adam.{name}.1"), first), (format!("adam.{name}.2"), second)]);
         }
-        Ok(Self { step, loss, moments, betas: method.betas(), recording, _scratch: scratch })
+        Ok(Self { data: None, step, loss, moments, betas: method.betas(), recording, _scratch: scratch })
     }
 
     /// `recording` computes the loss and the gradients, and ends with the update of the parameters of these
@@ -166,6 +183,7 @@ impl Trainer {
             })
         });
         Self {
+            data: None,
             step: update.values().clone(),
             loss,
             moments: moments.collect(),
@@ -192,9 +210,11 @@ impl Trainer {
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut step = match &fit.checkpoint {
-            Some((path, _)) if fit.resume => self.restore(context, path, fit, tensors)?,
+            Some((path, _)) if fit.resume => self.restore(context, path, fit, tensors, &contents()?)?,
             _ => 0,
         };
+        // Whether the file is this run's.
+        let mut is_saved = fit.resume;
         let (started, first) = (std::time::Instant::now(), step);
         while step < fit.steps {
             feed(step)?;
@@ -209,15 +229,20 @@ impl Trainer {
             if last || step.is_multiple_of(fit.report_every) {
                 let loss = f64::from(self.loss.read(context)?[0]);
                 if !loss.is_finite() {
-                    return Err(non_finite(step, fit));
+                    return Err(non_finite("loss", step, fit, is_saved));
                 }
                 let steps_per_second = (step - first) as f64 / started.elapsed().as_secs_f64();
                 let psnr = -10.0 * loss.log10();
                 stop = report(&Progress { step, loss, psnr, steps_per_second }).is_break();
             }
             if let Some((path, every)) = &fit.checkpoint {
-                if last || stop || step.is_multiple_of((*every).max(1)) {
-                    self.save(context, path, step, fit, contents()?)?;
+                if last || stop || step.is_multiple_of(*every) {
+                    let file = self.checkpoint(context, step, fit, contents()?)?;
+                    if !file.is_finite() {
+                        return Err(non_finite("parameters", step, fit, is_saved));
+                    }
+                    file.save(path)?;
+                    is_saved = true;
                 }
             }
             if stop {
@@ -227,54 +252,73 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes a checkpoint: the model's file with the moments and the state of the fit.
+    /// A checkpoint: the model's file with the moments and the state of the fit.
     #[cfg(feature = "blocking")]
-    fn save(
+    fn checkpoint(
         &self,
         context: &Context,
-        path: &Path,
         step: u64,
         fit: &FitConfig,
         mut file: Checkpoint,
-    ) -> Result<()> {
+    ) -> Result<Checkpoint> {
         for (name, moment) in &self.moments {
             file.insert(name, moment.shape(), moment.read(context)?);
         }
         file.set("step", step);
         file.set("seed", fit.seed);
         file.set("batch", fit.batch);
-        if !file.is_finite() {
-            return Err(non_finite(step, fit));
+        if let Some(data) = self.data {
+            file.set("data", data);
         }
-        file.save(path)
+        Ok(file)
     }
 
-    /// Loads tensors and moments; gives the step to go on from.
+    /// Loads tensors and moments, all or none; gives the step to go on from. `own` is the model's file.
     #[cfg(feature = "blocking")]
-    fn restore(&self, context: &Context, path: &Path, fit: &FitConfig, tensors: &Parameters) -> Result<u64> {
+    fn restore(
+        &self,
+        context: &Context,
+        path: &Path,
+        fit: &FitConfig,
+        tensors: &Parameters,
+        own: &Checkpoint,
+    ) -> Result<u64> {
         let file = Checkpoint::load(path)?;
+        let refuse = |message| Err(Error::Checkpoint { path: path.into(), message });
+        if let Some(Difference { name, own, others }) = own.difference(&file, &OF_THE_FIT) {
+            let [now, then] = [own, others].map(|value| value.unwrap_or("none"));
+            return refuse(format!("was made with {name} {then}, not {now}: a resumed run would differ"));
+        }
         for (what, now) in [("seed", fit.seed), ("batch", fit.batch.into())] {
             let then: u64 = file.get(path, what)?;
             if then != now {
-                let message = format!("was made with {what} {then}, not {now}: a resumed run would differ");
-                return Err(Error::Checkpoint { path: path.into(), message });
+                return refuse(format!("was made with {what} {then}, not {now}: a resumed run would differ"));
             }
         }
-        let step = file.get(path, "step")?;
-        let moments = self.moments.iter().map(|(name, moment)| (name.as_str(), moment));
-        for (name, tensor) in tensors.iter().chain(moments) {
-            tensor.write(context, file.tensor(path, name, tensor.shape())?)?;
+        if self.data.is_some_and(|data| file.get(path, "data") != Ok(data)) {
+            return refuse("is of a fit to other data: a resumed run would differ".into());
         }
-        Ok(step)
+        let step: u64 = file.get(path, "step")?;
+        if step > fit.steps {
+            return refuse(format!("holds step {step} of a fit, of which only {} are asked for", fit.steps));
+        }
+        let moments = self.moments.iter().map(|(name, moment)| (name.as_str(), moment));
+        let all: Vec<_> = tensors
+            .iter()
+            .chain(moments)
+            .map(|(name, tensor)| Ok((tensor, file.tensor(path, name, tensor.shape())?)))
+            .collect::<Result<_>>()?;
+        all.into_iter().try_for_each(|(tensor, data)| tensor.write(context, data)).map(|()| step)
     }
 }
 
-fn non_finite(step: u64, fit: &FitConfig) -> Error {
+/// `is_saved`: whether the run wrote its checkpoint, or began with it.
+fn non_finite(what: &'static str, step: u64, fit: &FitConfig, is_saved: bool) -> Error {
     let hint = match &fit.checkpoint {
-        Some((path, _)) => {
+        Some((path, _)) if is_saved => {
             format!("the last good checkpoint is {}; try a smaller learning rate", path.display())
         }
-        None => "try a smaller learning rate".into(),
+        _ => "try a smaller learning rate".into(),
     };
-    Error::NonFinite { what: "loss", step, hint }
+    Error::NonFinite { what, step, hint }
 }

@@ -73,9 +73,17 @@ impl RadialBasesConfig {
 
     /// `None` if the file is that of a grid alone: it has no centres.
     pub(super) fn of_file(file: &Checkpoint, path: &Path, dims: u32) -> Result<Option<Self>> {
-        let Ok(centres) = file.get(path, "centres") else { return Ok(None) };
-        let range = |name: &str| -> Result<[f64; 2]> {
-            Ok([file.get(path, &format!("{name}.0"))?, file.get(path, &format!("{name}.1"))?])
+        let centres = file.get_or(path, "centres", 0)?;
+        if centres == 0 {
+            return Ok(None);
+        }
+        // A field without sinusoids has none.
+        let range = |name: &str| -> Result<Option<[f64; 2]>> {
+            let [low, high] = [format!("{name}.0"), format!("{name}.1")];
+            if !file.has(&low) && !file.has(&high) {
+                return Ok(None);
+            }
+            Ok(Some([file.get(path, &low)?, file.get(path, &high)?]))
         };
         let number: usize = file.get(path, "function")?;
         let function = RadialFunction::ALL.get(number).copied();
@@ -86,10 +94,9 @@ impl RadialBasesConfig {
             features: file.get(path, "radial_features")?,
             function: function.unwrap_or_default(),
             shape: if dims == 2 { RadialShape::Symmetric } else { RadialShape::Scalar },
-            extent: range("extent")?,
-            // A field without sinusoids has none.
-            frequencies: range("frequencies").ok(),
-            hidden_frequencies: range("hidden_frequencies").ok(),
+            extent: [file.get(path, "extent.0")?, file.get(path, "extent.1")?],
+            frequencies: range("frequencies")?,
+            hidden_frequencies: range("hidden_frequencies")?,
         }))
     }
 

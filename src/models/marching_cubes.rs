@@ -114,7 +114,8 @@ pub fn marching_cubes(config: &MarchingCubesConfig, field: &mut FieldFunction<'_
 
     let across = cells.div_ceil(BLOCK);
     let corner_of = |b: u32| [b % across * BLOCK, b / across % across * BLOCK, b / across / across * BLOCK];
-    let middle = |b: u32| corner_of(b).map(|x| (x as f32 + 0.5 * BLOCK as f32) / cells as f32);
+    // Of a block that the cube cuts off, a place on its side at most.
+    let middle = |b: u32| corner_of(b).map(|x| ((x as f32 + 0.5 * BLOCK as f32) / cells as f32).min(1.0));
     let reach = config.slack * 3.0f32.sqrt() * config.cube.half * BLOCK as f32 / cells as f32;
     let blocks: Vec<u32> = (0..across * across * across).collect();
     let mut kept = Vec::new();

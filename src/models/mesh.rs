@@ -128,7 +128,7 @@ impl Mesh {
             .collect();
         let mut balance: HashMap<(u32, u32), i64> = HashMap::new();
         for t in &self.triangles {
-            let [a, b, c] = t.map(|i| places[i as usize]);
+            let [a, b, c] = t.map(|i| places.get(i as usize).copied().unwrap_or(u32::MAX));
             for (from, to) in [(a, b), (b, c), (c, a)] {
                 let sign = i64::from(from < to) - i64::from(to < from);
                 *balance.entry((from.min(to), from.max(to))).or_default() += sign;
@@ -137,11 +137,12 @@ impl Mesh {
         balance.values().filter(|&&n| n != 0).count()
     }
 
-    /// The unit normal of a triangle; 0 if it has no area.
+    /// The unit normal of a triangle; 0 if it has no area, or is not there.
     #[must_use]
     pub fn normal(&self, triangle: u32) -> [f32; 3] {
         let Some(t) = self.triangles.get(triangle as usize) else { return [0.0; 3] };
-        let n = mesh_bvh::half_normal(t.map(|i| self.vertices[i as usize].map(f64::from)));
+        let corner = |i: u32| self.vertices.get(i as usize).map_or([0.0; 3], |v| v.map(f64::from));
+        let n = mesh_bvh::half_normal(t.map(corner));
         let length = mesh_bvh::length(n);
         if length > 0.0 { n.map(|x| (x / length) as f32) } else { [0.0; 3] }
     }

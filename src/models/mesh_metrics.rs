@@ -140,7 +140,17 @@ pub fn overlap(
         let at: Vec<[f32; 3]> = (0..n).map(|_| [coordinate(0), coordinate(1), coordinate(2)]).collect();
         let truth = search.distances(&at, MeshSign::Approximate { beta: 4.0 })?;
         doubtful += truth.doubtful(0.1) as u64;
-        for (t, f) in truth.distance.iter().zip(field(&at)?) {
+        let values = field(&at)?;
+        check_shape(
+            values.len() == at.len(),
+            "field",
+            format!("a value for each of {} points", at.len()),
+            values.len(),
+        )?;
+        if let Some(i) = values.iter().position(|v| v.is_nan()) {
+            check_shape(false, "field", "numbers", format!("NaN at {:?}", at[i]))?;
+        }
+        for (t, f) in truth.distance.iter().zip(values) {
             inside += u64::from(*t < 0.0);
             both += u64::from(*t < 0.0 && f < 0.0);
             either += u64::from(*t < 0.0 || f < 0.0);

@@ -18,11 +18,34 @@ pub struct Picture {
 impl Picture {
     /// Checks that there is at least one pixel and that the number of values fits.
     pub fn new(width: u32, height: u32, channels: u32, data: Vec<f32>) -> Result<Self> {
-        let shape = [height, width, channels];
+        let picture = Self { width, height, channels, data };
+        picture.check_size().map(|()| picture)
+    }
+
+    pub(super) fn check_size(&self) -> Result<()> {
+        let shape = [self.height, self.width, self.channels];
         let n = crate::dispatch::count("picture", &shape)?;
         check_shape(n > 0, "picture", "at least one pixel and one channel", shape)?;
-        check_shape(data.len() == n as usize, "picture data", format!("{n} values"), data.len())?;
-        Ok(Self { width, height, channels, data })
+        let have = self.data.len();
+        check_shape(have == n as usize, "picture data", format!("{n} values"), have)
+    }
+
+    /// Whether it can be fitted.
+    #[cfg(feature = "blocking")]
+    pub(super) fn check(&self) -> Result<()> {
+        self.check_size()?;
+        let bad = self.data.iter().position(|value| !value.is_finite());
+        let got = bad.map_or(String::new(), |i| {
+            let pixel = i as u32 / self.channels;
+            format!("{} in row {}, column {}", self.data[i], pixel / self.width, pixel % self.width)
+        });
+        check_shape(bad.is_none(), "picture data", "finite values", got)
+    }
+
+    #[cfg(feature = "blocking")]
+    pub(super) fn fingerprint(&self) -> u64 {
+        let sizes = [self.width, self.height, self.channels];
+        super::fit::fingerprint(sizes.into_iter().chain(self.data.iter().map(|value| value.to_bits())))
     }
 
     /// Mean squared error against another picture of the same shape; `other` is clamped to `[0, 1]`.

@@ -203,6 +203,7 @@ impl RadialField {
     fn place(&self, picture: &Picture, seeds: CentreSeeds, seed: u64) -> Result<()> {
         let (Some(hybrid), Some(radial)) = (&self.network.hybrid, &self.config.radial) else { return Ok(()) };
         let context = &self.network.context;
+        picture.check_size()?;
         let Picture { width, height, channels, data } = picture;
         let extent = [width, height].map(|&n| f64::from(n) / 128.0);
         let need = format!("the picture's {extent:?}");
@@ -272,7 +273,13 @@ impl RadialField {
     ) -> Result<()> {
         let channels = self.config.channels;
         fit.check()?;
-        check_config(picture.channels == channels, "channels", "those of the field", picture.channels)?;
+        picture.check()?;
+        check_config(
+            picture.channels == channels,
+            "channels",
+            &format!("{channels}, those of the field"),
+            picture.channels,
+        )?;
         let count = u64::from(picture.width) * u64::from(picture.height);
         // A hybrid whose batch has room for all pixels takes them all, in their order: then what
         // depends on the positions is found once.
@@ -285,8 +292,9 @@ impl RadialField {
         let location = self.network.locate(&mut step)?;
         // The published rates: 1e-2 for the network, 5e-3 for features.
         let feature_rate = if hybrid { 0.5 } else { 1.0 };
-        let trainer =
+        let mut trainer =
             self.network.trainer(&mut step, (Loss::Squared, 0.0), Recording::new(), feature_rate)?;
+        trainer.data = Some(picture.fingerprint());
         context.run_blocking(&location.build)?;
         let sampler = Sampler::new(count, fit.seed);
         let mut positions = vec![0.0f32; 2 * batch as usize];
@@ -370,7 +378,7 @@ impl RadialField {
     #[cfg(feature = "blocking")]
     pub fn gradient(&self, points: &[[f32; 2]]) -> Result<Vec<f32>> {
         let channels = self.config.channels as usize;
-        let tile = points.len().clamp(1, TILE as usize);
+        let tile = self.network.gradient_tile(TILE) as usize;
         let extent = self.config.radial.map_or([0.0; 2], |radial| radial.extent);
         let mut all = Vec::with_capacity(points.len() * channels * 2);
         for chunk in points.chunks(tile) {

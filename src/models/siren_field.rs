@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::fit::{FitConfig, Progress, Trained, Trainer};
+use super::fit::{FitConfig, Progress, Trained, Trainer, fingerprint};
 use super::picture::Picture;
 use super::radial_field::Region;
 use super::sampler::{Sampler, mix};
@@ -195,11 +195,14 @@ impl SirenField {
         for picture in pictures {
             let have = (picture.width, picture.height, picture.channels);
             check_shape(have == size, "pictures", format!("all of the size {size:?}"), have)?;
+            picture.check()?;
         }
         fit.check()?;
         let batch = u64::from(fit.batch);
         count("batch", &[instances, fit.batch, self.config.channels.max(2)])?;
-        let Fit { positions, target, trainer } = self.bind(fit.batch)?;
+        let Fit { positions, target, mut trainer } = self.bind(fit.batch)?;
+        let prints = pictures.iter().map(Picture::fingerprint);
+        trainer.data = Some(fingerprint(prints.flat_map(|print| [print as u32, (print >> 32) as u32])));
         let sampler = Sampler::new(u64::from(first.width) * u64::from(first.height), fit.seed);
         let at = |i: usize, n: u32| 2.0 * (i as f32 + 0.5) / n as f32 - 1.0;
         let width = first.width as usize;

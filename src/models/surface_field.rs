@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::field_network::{FieldNetwork, FieldNetworkConfig, Pass, with_finest};
-use super::fit::{FitConfig, Progress};
+use super::fit::{FitConfig, Progress, fingerprint};
 use super::hybrid::{Hybrid, RadialBasesConfig};
 use super::mesh::{Cube, Mesh};
 #[cfg(feature = "blocking")]
@@ -40,7 +40,7 @@ impl SurfaceTarget {
 
     /// Files that do not say what they hold have distances.
     fn of_file(file: &Checkpoint, path: &Path) -> Result<Self> {
-        let name: String = file.get(path, "target").unwrap_or_else(|_| Self::default().name().into());
+        let name: String = file.get_or(path, "target", Self::default().name().into())?;
         let found = Self::NAMES.iter().find(|(_, known)| *known == name);
         check_config(found.is_some(), "target", "distance or occupancy", &name)?;
         Ok(found.map_or(Self::default(), |(target, _)| *target))
@@ -49,11 +49,6 @@ impl SurfaceTarget {
 
 /// Its name in a file.
 const SLOPES: &str = "slope_weight";
-
-/// Files that do not say it are of fields without.
-fn slope_weight_of(file: &Checkpoint, path: &Path) -> f32 {
-    file.get(path, SLOPES).unwrap_or(0.0)
-}
 
 /// What a field is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -127,6 +122,14 @@ impl SurfaceFieldConfig {
     /// the centres.
     pub fn parameter_count(&self) -> Result<u64> {
         self.parts().parameter_count()
+    }
+
+    fn check(&self, cube: &Cube) -> Result<()> {
+        self.parts().check(3)?;
+        let slopes = self.slope_weight;
+        check_config(slopes.is_finite() && slopes >= 0.0, SLOPES, "finite and at least 0", slopes)?;
+        let fits = cube.centre.iter().all(|x| x.is_finite()) && cube.half.is_finite() && cube.half > 0.0;
+        check_config(fits, "cube", "finite and not empty", cube)
     }
 
     fn parts(&self) -> FieldNetworkConfig {
@@ -210,11 +213,7 @@ fn metadata(config: &SurfaceFieldConfig, cube: &Cube) -> Vec<(&'static str, Stri
 impl SurfaceField {
     /// For surfaces in `cube`, with initial values from a seed.
     pub fn new(context: &Context, config: SurfaceFieldConfig, cube: Cube, seed: u64) -> Result<Self> {
-        config.parts().check(3)?;
-        let slopes = config.slope_weight;
-        check_config(slopes.is_finite() && slopes >= 0.0, "slope_weight", "finite and at least 0", slopes)?;
-        let fits = cube.centre.iter().all(|x| x.is_finite()) && cube.half.is_finite() && cube.half > 0.0;
-        check_config(fits, "cube", "finite and not empty", cube)?;
+        config.check(&cube)?;
         let network = FieldNetwork::new(context, config.parts(), seed, metadata(&config, &cube))?;
         Ok(Self { config, cube, network })
     }
@@ -250,8 +249,9 @@ impl SurfaceField {
 
     /// Fits the field to the signed distances of a mesh, or to their signs, which are computed on the device at random
     /// points, new ones in each step; on a CPU, if a batch has up to 131,072 points, in each fourth on average. The
-    /// first steps to distances, 256 or a fifth of all, look at points farther from the surface. The same field, mesh and configuration give the same bits on the same adapter, whether or not the
-    /// run is stopped and resumed in between; a checkpoint of the other target, or of another `slope_weight`, is refused.
+    /// first steps to distances, 256 or a fifth of all, look at points farther from the surface. The same
+    /// field, mesh and configuration give the same bits on the same adapter, whether or not the run is stopped and resumed
+    /// in between.
     ///
     /// An open mesh has an inside by its winding number. `report`, cancelling and losses that are not finite: as
     /// [`RadialField::fit`](super::RadialField::fit).
@@ -265,15 +265,6 @@ impl SurfaceField {
         fit.check()?;
         crate::dispatch::count("batch", &[fit.batch, 3])?;
         let target = self.config.target;
-        if let (Some((path, _)), true) = (&fit.checkpoint, fit.resume) {
-            let file = Checkpoint::load(path)?;
-            let then = SurfaceTarget::of_file(&file, path)?;
-            let need = format!("that of the checkpoint, {}", then.name());
-            check_config(then == target, "target", &need, target.name())?;
-            let (then, now) = (slope_weight_of(&file, path), self.config.slope_weight);
-            let need = format!("that of the checkpoint, {then}");
-            check_config(target == SurfaceTarget::Occupancy || then == now, SLOPES, &need, now)?;
-        }
         let context = self.network.context.clone();
         let search = MeshSearch::new(&context, &mesh.in_unit(&self.cube))?;
         let mut step = self.network.step(fit.batch)?;
@@ -309,7 +300,9 @@ impl SurfaceField {
             })
             .collect::<Result<Vec<_>>>()?;
         let location = self.network.locate(&mut step)?;
-        let trainer = self.network.trainer(&mut step, (loss, pairs), location.find, 1.0)?;
+        let mut trainer = self.network.trainer(&mut step, (loss, pairs), location.find, 1.0)?;
+        let vertices = mesh.vertices.iter().flatten().map(|x| x.to_bits());
+        trainer.data = Some(fingerprint(vertices.chain(mesh.triangles.iter().flatten().copied())));
         context.run_blocking(&location.build)?;
         let mut feed = |step| {
             let stage = batches.iter_mut().find(|(end, _)| step < *end);
@@ -370,7 +363,7 @@ impl SurfaceField {
     #[cfg(feature = "blocking")]
     pub fn gradient(&self, points: &[[f32; 3]]) -> Result<Vec<[f32; 3]>> {
         let mut all = Vec::with_capacity(points.len());
-        for chunk in points.chunks(TILE as usize) {
+        for chunk in points.chunks(self.network.gradient_tile(TILE) as usize) {
             let units = self.units(chunk);
             let write = |pass: &Pass| pass.positions.write(&self.network.context, units.as_flattened());
             let (of_grid, of_bases) = self.network.position_gradients(chunk.len() as u32, &write)?;
@@ -399,12 +392,14 @@ impl SurfaceField {
             grid,
             width,
             layers,
-            slope_weight: slope_weight_of(&file, path),
+            // Files that do not say it are of fields without.
+            slope_weight: file.get_or(path, SLOPES, 0.0)?,
             radial,
         };
         let number = |name| file.get::<f32>(path, name);
         let centre = [number("centre_x")?, number("centre_y")?, number("centre_z")?];
         let cube = Cube { centre, half: number("half")? };
+        config.check(&cube)?;
         let network = FieldNetwork::of_file(context, parts, &file, path, metadata(&config, &cube))?;
         Ok(Self { config, cube, network })
     }

@@ -15,6 +15,15 @@ pub struct Checkpoint {
     metadata: HashMap<String, String>,
 }
 
+/// What two files say differently.
+#[cfg(feature = "blocking")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Difference<'a> {
+    pub name: &'a str,
+    pub own: Option<&'a str>,
+    pub others: Option<&'a str>,
+}
+
 struct Entry<'a>(&'a [usize], &'a [f32]);
 
 impl View for Entry<'_> {
@@ -83,6 +92,29 @@ impl Checkpoint {
             .get(name)
             .ok_or_else(|| refuse(path, format!("there is no `{name}` in the metadata")))?;
         text.parse().map_err(|_| refuse(path, format!("`{name}` = {text:?} in the metadata cannot be read")))
+    }
+
+    /// A string that the two have not in common, but for those named in `apart`.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn difference<'a>(&'a self, other: &'a Self, apart: &[&str]) -> Option<Difference<'a>> {
+        let names = self.metadata.keys().chain(other.metadata.keys()).map(String::as_str);
+        let differences = names.filter(|name| !apart.contains(name)).filter_map(|name| {
+            let [own, others] = [self, other].map(|file| file.metadata.get(name).map(String::as_str));
+            (own != others).then_some(Difference { name, own, others })
+        });
+        // What both have tells more.
+        differences.min_by_key(|found| (found.own.is_none() || found.others.is_none(), found.name))
+    }
+
+    /// A string, parsed, or `absent` if there is none: what an older file does not say.
+    pub fn get_or<T: std::str::FromStr>(&self, path: &Path, name: &str, absent: T) -> Result<T> {
+        if self.has(name) { self.get(path, name) } else { Ok(absent) }
+    }
+
+    /// Whether there is such a string.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.metadata.contains_key(name)
     }
 
     /// Writes the file whole or not at all: into a temporary file beside it, which then takes its name.

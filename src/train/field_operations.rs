@@ -122,7 +122,9 @@ pub fn compact_basis(
         wants_positions,
     )?;
     let rows = config.points;
-    let planes = config.output_count()? / (rows * config.outputs());
+    let all = config.output_count()?;
+    check_shape(all > 0, "features", "at least one of at least one point", all)?;
+    let planes = all / (rows * config.outputs());
     let y = Tensor::new(&context, "y", &[planes, rows, config.outputs()])?;
     let lists = Tensor::new(&context, "lists", &[config.list_count()?])?;
     let positions = operands.positions.tensor().clone();

@@ -15,6 +15,8 @@ mod tensor;
 mod update;
 
 pub use checkpoint::Checkpoint;
+#[cfg(feature = "blocking")]
+pub(crate) use checkpoint::Difference;
 pub use field_operations::{CompactBasisOperands, Input, compact_basis, smooth_mlp};
 pub use parameters::Parameters;
 pub use schedule::Schedule;

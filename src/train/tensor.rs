@@ -26,7 +26,9 @@ impl Tensor {
 
     /// A tensor over the start of a buffer of the caller's.
     pub fn from_buffer(buffer: &wgpu::Buffer, shape: &[u32]) -> Result<Self> {
-        let need = u64::from(count("tensor", shape)?) * 4;
+        let n = count("tensor", shape)?;
+        check_shape(n > 0, "tensor", "no zero in the shape", shape)?;
+        let need = u64::from(n) * 4;
         if buffer.size() < need {
             return Err(Error::BufferTooSmall { what: "tensor", need, have: buffer.size() });
         }

@@ -207,7 +207,12 @@ impl VisionTrainer {
         let batch = self.logits.len() / self.classes;
         check_shape(classes.len() == batch as usize, "classes", format!("{batch} elements"), classes.len())?;
         let worst = classes.iter().copied().max().unwrap_or(0);
-        check_config(worst < self.classes, "classes", "below those of the model", worst)?;
+        check_config(
+            worst < self.classes,
+            "classes",
+            &format!("below {}, those of the model", self.classes),
+            worst,
+        )?;
         self.image.write(&self.context, images)?;
         match &self.labels {
             Labels::Classes(buffer) => self.context.write(buffer, 0, bytemuck::cast_slice(classes)),
