@@ -296,8 +296,18 @@ impl VisionTransformerConfig {
         }
         let [height, width] = self.image;
         let divides = self.patch > 0 && height.is_multiple_of(self.patch) && width.is_multiple_of(self.patch);
-        check_config(divides && height > 0 && width > 0, "patch", "a divisor of both sides", self.patch)?;
-        check_config(self.width.is_multiple_of(self.heads), "width", "a multiple of `heads`", self.width)?;
+        check_config(
+            divides && height > 0 && width > 0,
+            "patch",
+            &format!("a divisor of {height} and {width}"),
+            self.patch,
+        )?;
+        check_config(
+            self.width.is_multiple_of(self.heads),
+            "width",
+            &format!("a multiple of the {} heads", self.heads),
+            self.width,
+        )?;
         check_config(self.head_dim() <= 256, "heads", "of at most 256 elements each", self.heads)?;
         check_config(self.depth <= 1024, "depth", "at most 1,024", self.depth)?;
         let scale = self.layer_scale.unwrap_or(1.0);
