@@ -63,9 +63,10 @@ pub enum Error {
         /// The alignment in bytes.
         alignment: u64,
     },
-    /// One buffer is written and bound a second time in the same dispatch.
+    /// One buffer is written and bound a second time in the same dispatch, or is an output of a
+    /// kernel of some dispatches and another of its arguments.
     ///
-    /// WebGPU forbids this even for ranges that do not overlap: use separate buffers.
+    /// WebGPU forbids the first even for ranges that do not overlap: use separate buffers.
     #[error("`{what}` and `{other}` are the same buffer, and one of them is written; use separate buffers")]
     Aliased {
         /// The argument that is written.

@@ -10,7 +10,7 @@ use super::Differential;
 use crate::dense::{Sort, SortConfig, SortKey, SortPayload};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
-    Shader, check_config, check_workgroup, count, kernel, read, shader, write,
+    Shader, check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// The function of the distance, as one of `q = r^2`, the square of the distance in radii. Each has
@@ -702,7 +702,6 @@ impl Kernel for CompactBasisBackward {
             need: "a buffer, since the configuration asks for it".into(),
             got: "none".into(),
         };
-        let points = u64::from(config.points);
         let scratch = |what, i: usize| -> Result<Arg<'_>> {
             let bytes = self.plan.scratch.get(i).copied().unwrap_or(0);
             Ok(Arg::words(what, args.scratch.view(i)?, bytes / 4))
@@ -710,6 +709,21 @@ impl Kernel for CompactBasisBackward {
         let lists = config.lists(args.lists)?;
         let dy = Arg::words("dy", args.dy, config.output_count()?.into());
         let dweights = Arg::words("dweights", args.dweights, weights.need / 4);
+        let dshapes = if config.adaptive.is_some() {
+            let view = args.dshapes.ok_or_else(|| missing("dshapes"))?;
+            Some(Arg::words("dshapes", view, shapes.need / 4))
+        } else {
+            None
+        };
+        let dx = if config.to_positions {
+            let view = args.dx.ok_or_else(|| missing("dx"))?;
+            Some(Arg::words("dx", view, positions.need / 4))
+        } else {
+            None
+        };
+        let outputs: Vec<_> = [Some(dweights), dshapes, dx].into_iter().flatten().collect();
+        let read = [positions, weights, frequencies, shapes, direction, lists, dy];
+        check_apart(&outputs, &read.map(Some))?;
         let records = scratch("scratch 0", 0)?;
         let mut left = self.plan.launches.iter().peekable();
         let mut recording = Recording::new();
@@ -727,19 +741,15 @@ impl Kernel for CompactBasisBackward {
             push(&[positions, lists, direction, shapes, records])?;
             if config.needs_positions() {
                 let adjoints = scratch("scratch 1", 1)?;
-                let dx = if config.to_positions {
-                    let view = args.dx.ok_or_else(|| missing("dx"))?;
-                    Arg::words("dx", view, points * u64::from(config.dims))
-                } else {
-                    scratch("scratch 2", 2)?
+                let dx = match dx {
+                    Some(dx) => dx,
+                    None => scratch("scratch 2", 2)?,
                 };
                 push(&[records, weights, frequencies, shapes, lists, dy, adjoints, dx])?;
             }
             push(&[records, dweights, frequencies, shapes, lists, dy])?;
-            if config.adaptive.is_some() {
+            if let Some(dshapes) = dshapes {
                 let adjoints = scratch("scratch 1", 1)?;
-                let view = args.dshapes.ok_or_else(|| missing("dshapes"))?;
-                let dshapes = Arg::words("dshapes", view, shapes.need / 4);
                 push(&[records, weights, frequencies, shapes, lists, dy, adjoints, dshapes])?;
             }
         }

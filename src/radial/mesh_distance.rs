@@ -2,7 +2,7 @@
 
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// How inside and outside are told apart.
@@ -253,6 +253,10 @@ impl Kernel for MeshDistance {
         let signed = sign != MeshSign::None;
         check_config(!signed || args.winding.is_some(), "winding", "a buffer if there is a sign", "None")?;
         let winding = Arg::words("winding", args.winding.unwrap_or(args.distance), points);
+        if signed {
+            let read = [positions, corners, boxes, dipoles];
+            check_apart(&[winding, distance, gradient, nearest], &read.map(Some))?;
+        }
         let mut recording = Recording::new();
         for launch in &self.plan.launches {
             let dispatch = if std::ptr::eq(launch.shader(), &WINDING) {

@@ -477,7 +477,37 @@ pub fn cases() -> Vec<Case> {
 
 #[cfg(test)]
 mod tests {
+    use patchfield::Planned;
+
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// The winding numbers of the first launch are no boxes of the second.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let sign = MeshSign::Approximate { beta: 2.0 };
+        let config = MeshDistanceConfig { points: 8, triangles: 12, leaves: 4, sign, variant: None };
+        let kernel = MeshDistance::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let all = buffers(&context);
+        let [positions, corners, boxes, dipoles, winding, distance, gradient, nearest] = views(&all);
+        let good = MeshDistanceArgs {
+            positions,
+            corners,
+            boxes,
+            dipoles,
+            winding: Some(winding),
+            distance,
+            gradient,
+            nearest,
+            scratch: &scratch,
+        };
+        assert!(kernel.prepare(&good).is_ok());
+        let args = MeshDistanceArgs { winding: Some(boxes), ..good };
+        assert_refused(kernel.prepare(&args), "winding", "boxes");
+    }
 
     /// The distance to a triangle is least at the foot: no point of a fine lattice on it is nearer.
     #[test]

@@ -569,6 +569,46 @@ pub fn refused(context: &patchfield::Context) -> [Result<()>; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// What the first launch writes is no list that the second reads.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let config = RadialBasisConfig { points: 8, centres: 3, ..Default::default() };
+        let kernel = RadialBasisBackward::new(&context, config).unwrap();
+        let all = buffers(&context);
+        let [
+            positions,
+            centres,
+            shapes,
+            neighbours,
+            dphi,
+            dkernel,
+            dpositions,
+            order,
+            starts,
+            dcentres,
+            dshapes,
+        ] = views(&all);
+        let prepare = |order, dcentres| {
+            kernel.prepare(&RadialBasisBackwardArgs {
+                positions,
+                centres,
+                shapes,
+                neighbours,
+                dphi,
+                dkernel,
+                dpositions,
+                centre_gradients: Some(RadialCentreGradients { order, starts, dcentres, dshapes }),
+            })
+        };
+        assert!(prepare(order, dcentres).is_ok());
+        assert_refused(prepare(dkernel, dcentres), "dkernel", "order");
+        assert_refused(prepare(dpositions, dcentres), "dpositions", "order");
+        assert_refused(prepare(order, dpositions), "dcentres", "dpositions");
+    }
 
     /// `sum_n,j dphi y`, with the sum of a detached normalisation held at what `frozen` gives.
     fn loss(config: &RadialBasisConfig, inputs: &Inputs, frozen: Option<&Inputs>) -> f64 {
