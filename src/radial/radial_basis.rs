@@ -119,7 +119,7 @@ pub struct RadialBasisConfig {
     pub shape: RadialShape,
     /// Normalisation over the neighbours.
     pub normalisation: RadialNormalisation,
-    /// Added to the sum that is divided by; at least 0.
+    /// Added to the sum that is divided by; at least 0. Where both are 0, so are the bases.
     pub epsilon: f32,
     /// 1 to 4.
     pub dims: u32,
@@ -165,13 +165,13 @@ struct Params {
 static FORWARD: Shader = shader!(
     "radial/radial_basis",
     "forward",
-    [index, sincos],
+    [index, sincos, exponential],
     [read("positions"), read("centres"), read("shapes"), read("neighbours"), write("y")]
 );
 static BACKWARD_POINTS: Shader = shader!(
     "radial/radial_basis",
     "backward_points",
-    [index, sincos],
+    [index, sincos, exponential],
     [
         read("positions"),
         read("centres"),
@@ -185,7 +185,7 @@ static BACKWARD_POINTS: Shader = shader!(
 static BACKWARD_CENTRES: Shader = shader!(
     "radial/radial_basis",
     "backward_centres",
-    [index, sincos],
+    [index, sincos, exponential],
     [
         read("positions"),
         read("centres"),
