@@ -508,6 +508,7 @@ impl SinusoidCompositionBackward {
                 let groups = forward.points.div_ceil(WIDE_POINTS).into();
                 forward.launch(&WIDE.backward_phi, [8, lanes], (0, groups), cost, caps)?
             } else {
+                caps.check_rounds("features", forward.features, items)?;
                 let slots =
                     u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
                 let (shader, groups) = (&shaders.backward_phi, slots.div_ceil(WORKGROUP.into()));
@@ -596,5 +597,26 @@ impl Kernel for SinusoidCompositionBackward {
             recording.append(sum.prepare(&ReduceForwardArgs { x, y, index: None, scratch: &scratch })?);
         }
         Ok(recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_a_cpu_adapter_would_cut_off_are_refused() {
+        let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
+        let plan = |features, phi, caps: &Capabilities| {
+            let forward = SinusoidCompositionConfig { features, ..Default::default() };
+            let config =
+                SinusoidCompositionBackwardConfig { forward, phi, weights: !phi, frequencies: false };
+            SinusoidCompositionBackward::plan(&config, caps)
+        };
+        assert!(plan(240_000, true, &cpu).is_ok());
+        assert!(plan(240_004, true, &cpu).unwrap_err().to_string().contains("at most 240000"));
+        assert!(plan(60_001, true, &cpu).unwrap_err().to_string().contains("at most 60000"));
+        assert!(plan(240_004, true, &Capabilities::baseline()).is_ok());
+        assert!(plan(240_004, false, &cpu).is_ok());
     }
 }
