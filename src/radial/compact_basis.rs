@@ -180,10 +180,12 @@ impl CompactBasisConfig {
                 let nodes = power(resolution + self.ring - 1, "nodes")?;
                 let cells = power(resolution, "cells")?;
                 let level = LatticeLevel { resolution, first, nodes, first_list, cells };
-                let overflow = |what| Error::IndexOverflow { what, elements: 1 << 32 };
-                first = first.checked_add(nodes).ok_or(overflow("nodes"))?;
-                let list = cells.checked_add(1 + self.points).ok_or(overflow("lists"))?;
-                first_list = first_list.checked_add(list).ok_or(overflow("lists"))?;
+                let end = |what, elements: u64| {
+                    u32::try_from(elements).map_err(|_| Error::IndexOverflow { what, elements })
+                };
+                first = end("nodes", u64::from(first) + u64::from(nodes))?;
+                let list = u64::from(cells) + 1 + u64::from(self.points);
+                first_list = end("lists", u64::from(first_list) + list)?;
                 Ok(level)
             })
             .collect()
@@ -211,7 +213,7 @@ impl CompactBasisConfig {
 
     /// Elements of the output: `[N, outputs]`, or `[1 + dims, N, outputs]` for jets.
     pub fn output_count(&self) -> Result<u32> {
-        count("y", &[self.differential.planes(self.dims), self.points, self.outputs()])
+        count("y", &[self.differential.planes(self.dims), self.points, self.levels, self.features])
     }
 
     fn constants(&self) -> Constants {
@@ -548,6 +550,8 @@ impl CompactBasisLists {
     /// For each level: cells, a sort, and the lists.
     pub fn plan(config: &CompactBasisConfig, caps: &Capabilities) -> Result<Plan> {
         config.list_count()?;
+        // Which hold the indices of the points' positions.
+        config.output_count()?;
         let points = u64::from(config.points);
         let mut plan = Plan { variant: "sorted", ..Plan::default() };
         for (l, level) in (0..).zip(&config.level_table()?) {
@@ -754,5 +758,29 @@ impl Kernel for CompactBasisBackward {
             }
         }
         Ok(recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_points_than_indices_hold_are_refused() {
+        let caps = Capabilities::baseline();
+        for points in [u32::MAX, u32::MAX - 1, 1 << 30] {
+            let config = CompactBasisConfig { points, levels: 2, ..Default::default() };
+            let plans = [
+                CompactBasisForward::plan(&config, &caps),
+                CompactBasisLists::plan(&config, &caps),
+                CompactBasisBackward::plan(&config, &caps),
+            ];
+            for plan in plans {
+                assert!(matches!(plan, Err(Error::IndexOverflow { what: "lists" | "y", .. })), "{points}");
+            }
+        }
+        let many = CompactBasisConfig { points: u32::MAX - 300, ..Default::default() };
+        assert_eq!(many.list_count(), Ok(u32::MAX - 300 + 257));
+        assert!(CompactBasisLists::plan(&many, &caps).is_err());
     }
 }

@@ -207,7 +207,7 @@ impl MeshDistance {
         let angles = if exact { all * 80 } else { levels * 20 + leaf * 80 };
         let tree = 48 * all + 64 * u64::from(leaves);
         let cost = |flops: u64, words: u64| {
-            Cost::new(u64::from(points) * flops, u64::from(points) * words * 4 + tree)
+            Cost::new(u64::from(points).saturating_mul(flops), u64::from(points) * words * 4 + tree)
         };
         let groups = u64::from(points.div_ceil(WORKGROUP));
         let mut launches = Vec::new();
@@ -276,6 +276,19 @@ impl Kernel for MeshDistance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_64_bits_do_not_count_is_planned() {
+        let config = MeshDistanceConfig {
+            points: u32::MAX / 3,
+            triangles: u32::MAX / 12,
+            leaves: 1,
+            sign: MeshSign::None,
+            variant: Some(MeshDistanceVariant::BruteForce),
+        };
+        let plan = MeshDistance::plan(&config, &Capabilities::baseline()).unwrap();
+        assert_eq!(plan.cost().flops, u64::MAX);
+    }
 
     #[test]
     fn loops_that_a_cpu_adapter_would_cut_off_are_refused() {
