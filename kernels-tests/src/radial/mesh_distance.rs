@@ -237,6 +237,21 @@ pub fn cube() -> Mesh {
     (vertices, squares.flat_map(|[a, b, c, d]| [[a, b, c], [a, c, d]]).collect())
 }
 
+/// Points so far away that products of three distances have no place in f32.
+fn far_away() -> Vec<Case> {
+    let positions: Vec<_> = (12..=18)
+        .map(|power| 10f32.powi(power))
+        .flat_map(|s| [[s, 0.3 * s, -0.7 * s], [0.0, 0.0, s], [-0.1 * s, -s, 0.2]])
+        .collect();
+    [
+        (MeshSign::Exact, MeshDistanceVariant::Bvh),
+        (MeshSign::Exact, MeshDistanceVariant::BruteForce),
+        (MeshSign::Approximate { beta: 2.0 }, MeshDistanceVariant::Bvh),
+    ]
+    .map(|(sign, variant)| case("far from a cube", &cube(), &positions, sign, variant))
+    .into()
+}
+
 /// Triangles anywhere; some are lines, some are points, some share a vertex.
 fn soup(n: u32, random: &mut Random) -> Mesh {
     let mut vertices: Vec<[f32; 3]> =
@@ -472,6 +487,7 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.extend(long_walks(&mut random));
+    cases.extend(far_away());
     cases
 }
 
