@@ -223,7 +223,7 @@ fn reference(config: &RadialBasisConfig, inputs: &Inputs) -> Outputs {
             RadialNormalisation::None => number(1.0),
             _ => {
                 let divisor = sum + number(config.epsilon.into());
-                let is_none = divisor.value.abs() < f32::MIN_POSITIVE.into();
+                let is_none = divisor.value.abs() < f64::from(f32::MIN_POSITIVE);
                 if is_none { number(0.0) } else { number(1.0) / divisor }
             }
         };
