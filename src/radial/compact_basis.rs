@@ -596,6 +596,7 @@ impl Kernel for CompactBasisLists {
         let words = |what, view| Arg::words(what, view, points);
         let positions = Arg::words("positions", args.positions, points * u64::from(config.dims));
         let lists = config.lists(args.lists)?;
+        check_apart(&[lists], &[Some(positions)])?;
         let mut left = self.plan.launches.iter();
         let mut recording = Recording::new();
         for level in &config.level_table()? {

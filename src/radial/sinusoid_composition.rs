@@ -607,7 +607,7 @@ mod tests {
     #[test]
     fn features_that_a_cpu_adapter_would_cut_off_are_refused() {
         let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
-        let plan = |features, phi, caps: &Capabilities| {
+        let plan = |features, phi: bool, caps: &Capabilities| {
             let forward = SinusoidCompositionConfig { features, ..Default::default() };
             let config =
                 SinusoidCompositionBackwardConfig { forward, phi, weights: !phi, frequencies: false };

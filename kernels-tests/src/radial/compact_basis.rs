@@ -535,6 +535,10 @@ mod tests {
         assert_refused(kernel.prepare(&args), "dweights", "weights");
         let args = CompactBasisBackwardArgs { dshapes: Some(shapes), ..good };
         assert_refused(kernel.prepare(&args), "dshapes", "shapes");
+        let kernel = CompactBasisLists::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let args = CompactBasisListsArgs { positions, lists: positions, scratch: &scratch };
+        assert_refused(kernel.prepare(&args), "lists", "positions");
     }
 
     fn rows() -> Vec<CompactBasisConfig> {

@@ -19,7 +19,7 @@ pub mod weighted_sample;
 
 /// For tests of what a kernel of some dispatches refuses.
 #[cfg(test)]
-mod aliased {
+pub(crate) mod aliased {
     use patchfield::{BufferView, Context, Error, Recording, Result};
 
     /// Buffers with room for each argument of a small configuration.
