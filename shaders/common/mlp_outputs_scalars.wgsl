@@ -11,11 +11,12 @@ fn put_y(point: u32, o: u32, z: vec4<f32>) {
     if 4u * o + 3u < OUTPUTS { y[at + 3u] = z.w; }
 }
 
+fn load_dy_at(point: u32, row: u32) -> f32 {
+    return select(0.0, dy[min(point * OUTPUTS + row, params.points * OUTPUTS - 1u)], row < OUTPUTS);
+}
+
 // Column block `o` of a point's gradient of the output.
 fn load_dy(point: u32, o: u32) -> vec4<f32> {
-    var v: vec4<f32>;
-    for (var k = 0u; k < 4u; k++) {
-        v[k] = select(0.0, dy[min(point * OUTPUTS + 4u * o + k, params.points * OUTPUTS - 1u)], 4u * o + k < OUTPUTS);
-    }
-    return v;
+    let r = 4u * o;
+    return vec4<f32>(load_dy_at(point, r), load_dy_at(point, r + 1u), load_dy_at(point, r + 2u), load_dy_at(point, r + 3u));
 }

@@ -2,13 +2,14 @@
 @group(0) @binding(2) var<storage, read> x: array<f32>;                     // [N, INPUTS]
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;              // [N, INPUTS]
 
+fn load_x_at(point: u32, column: u32) -> f32 {
+    return select(0.0, x[min(point * INPUTS + column, params.points * INPUTS - 1u)], column < INPUTS);
+}
+
 // Column block `i` of a point's input.
 fn load_x(point: u32, i: u32) -> vec4<f32> {
-    var v: vec4<f32>;
-    for (var k = 0u; k < 4u; k++) {
-        v[k] = select(0.0, x[min(point * INPUTS + 4u * i + k, params.points * INPUTS - 1u)], 4u * i + k < INPUTS);
-    }
-    return v;
+    let c = 4u * i;
+    return vec4<f32>(load_x_at(point, c), load_x_at(point, c + 1u), load_x_at(point, c + 2u), load_x_at(point, c + 3u));
 }
 
 // Adds to, or sets, column block `i` of a point's gradient of the input.

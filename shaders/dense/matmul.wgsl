@@ -33,9 +33,12 @@ fn naive(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec3<
     var sum: vec4<f32>;
     for (var k = p.slice * params.slice_k; k < min(params.k, (p.slice + 1u) * params.slice_k); k++) {
         let v = f32(a[p.batch * params.a_stride + a_index(p.row, k)]);
-        for (var i = 0u; i < count; i++) {
-            sum[i] = fma(v, f32(b[p.batch * params.b_stride + b_index(k, p.column + i)]), sum[i]);
-        }
+        // By name: FXC may refuse components that a loop counts.
+        let from_b = p.batch * params.b_stride;
+        sum.x = fma(v, f32(b[from_b + b_index(k, p.column)]), sum.x);
+        if count > 1u { sum.y = fma(v, f32(b[from_b + b_index(k, p.column + 1u)]), sum.y); }
+        if count > 2u { sum.z = fma(v, f32(b[from_b + b_index(k, p.column + 2u)]), sum.z); }
+        if count > 3u { sum.w = fma(v, f32(b[from_b + b_index(k, p.column + 3u)]), sum.w); }
     }
     put_result(p.matrix, p.row, p.column, count, sum);
 }

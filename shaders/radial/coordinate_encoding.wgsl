@@ -52,8 +52,8 @@ fn quartic(u: f32) -> f32 {
 // The bin's share of a blob at K x, `at` being the bin's left edge less K x.
 fn blob(at: f32, bins: f32) -> f32 {
     var sum = 0.0;
-    for (var turn = -1.0; turn < 1.5; turn += 1.0) {
-        let u = at + turn * bins;
+    for (var turn = 0u; turn < 3u; turn++) {
+        let u = at + (f32(turn) - 1.0) * bins;
         sum += integral(u + 1.0) - integral(u);
     }
     return sum;
@@ -61,8 +61,8 @@ fn blob(at: f32, bins: f32) -> f32 {
 
 fn blob_derivative(at: f32, bins: f32) -> f32 {
     var sum = 0.0;
-    for (var turn = -1.0; turn < 1.5; turn += 1.0) {
-        let u = at + turn * bins;
+    for (var turn = 0u; turn < 3u; turn++) {
+        let u = at + (f32(turn) - 1.0) * bins;
         sum += quartic(u) - quartic(u + 1.0);
     }
     return bins * sum;

@@ -111,12 +111,15 @@ struct Cell {
     fraction: vec3<f32>,
 }
 
+// In cells. Outside [0, 1] the field continues as it is at the border.
+fn place_along(level: Level, point: u32, d: u32) -> f32 {
+    return level.scale * clamp(positions[point * DIMS + d], 0.0, 1.0) + select(0.5, 0.0, ALIGN_CORNERS);
+}
+
+// Components are written by name here and below: FXC may refuse those that a loop counts.
 fn cell_of(level: Level, point: u32) -> Cell {
-    var p = vec3<f32>(0.0);
-    for (var d = 0u; d < DIMS; d++) {
-        // Outside [0, 1] the field continues as it is at the border.
-        p[d] = level.scale * clamp(positions[point * DIMS + d], 0.0, 1.0) + select(0.5, 0.0, ALIGN_CORNERS);
-    }
+    var p = vec3<f32>(place_along(level, point, 0u), place_along(level, point, 1u), 0.0);
+    if DIMS == 3u { p.z = place_along(level, point, 2u); }
     let base = floor(p);
     return Cell(vec3<u32>(base), p - base);
 }
@@ -367,13 +370,15 @@ const ALONG: u32 = 2u;
 // An array of a single vec4 cannot be cleared in HLSL as naga writes it.
 const JET_SUMS: u32 = max(FEATURES, 2u);
 
+fn rate_along(level: Level, point: u32, d: u32) -> f32 {
+    let x = positions[point * DIMS + d];
+    return select(0.0, level.scale, x >= 0.0 && x <= 1.0);
+}
+
 // The rates at which a level's derivatives by its cells follow those by the position; 0 outside.
 fn rates_of(level: Level, point: u32) -> vec3<f32> {
-    var rates = vec3<f32>(0.0);
-    for (var d = 0u; d < DIMS; d++) {
-        let x = positions[point * DIMS + d];
-        rates[d] = select(0.0, level.scale, x >= 0.0 && x <= 1.0);
-    }
+    var rates = vec3<f32>(rate_along(level, point, 0u), rate_along(level, point, 1u), 0.0);
+    if DIMS == 3u { rates.z = rate_along(level, point, 2u); }
     return rates;
 }
 

@@ -282,14 +282,22 @@ fn to_mesh_signed(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
 
 // ---- winding number ----
 
+// The power of two that brings a length near 1. Angles do not change with it, and products of three
+// lengths neither overflow nor vanish.
+fn scale_of(size: f32) -> f32 {
+    return bitcast<f32>(0x7f000000u - min(bitcast<u32>(size) & 0x7f800000u, 0x7e800000u));
+}
+
 // Solid angles of triangles, halved.
 fn half_angles(p: vec3<f32>, first: u32, end: u32) -> f32 {
     var sum = 0.0;
     for (var at = first; at < end; at++) {
         let t = triangle(at);
-        let a = t.a - p;
-        let b = t.b - p;
-        let c = t.c - p;
+        let sides = max(max(abs(t.a - p), abs(t.b - p)), abs(t.c - p));
+        let scale = scale_of(max(max(sides.x, sides.y), sides.z));
+        let a = scale * (t.a - p);
+        let b = scale * (t.b - p);
+        let c = scale * (t.c - p);
         let determinant = dot(a, cross(b, c));
         let la = length(a);
         let lb = length(b);

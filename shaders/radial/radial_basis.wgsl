@@ -5,7 +5,8 @@
 //   t = u . v (M symmetric: the inverse covariance) or |v|^2 (M a general factor)
 //   phi = the kernel function of t; the hat is the product of max(0, 1 - |v_d|) over the axes, the
 //   cosine x . c / (|x| |c|)
-//   forward:    y[n, j] = phi_j, or phi_j / (s + epsilon) with s the sum of phi over the neighbours
+//   forward:    y[n, j] = phi_j, or phi_j / (s + epsilon) with s the sum of phi over the neighbours; 0
+//               where |s + epsilon| < 2^-126, as without neighbours and epsilon
 //   backward:   dphi_j = dy_j / (s + epsilon), s held constant (DETACHED); with s differentiated (FULL)
 //               dphi_j = (dy_j - sum_i dy_i y_i) / (s + epsilon)
 //               dx = sum_j du_j,  dc = - sum of du over the points that have the centre as a
@@ -153,8 +154,7 @@ fn cosine(x: vec4<f32>, c: vec4<f32>) -> f32 {
     return select(0.0, dot(x, c) / sqrt(select(1.0, square, far)), far);
 }
 
-fn phi_of(x: vec4<f32>, c: vec4<f32>, w: View) -> f32 {
-    let t = w.t;
+fn phi_at(t: f32) -> f32 {
     switch FUNCTION {
         case IVQ: { return 1.0 / (1.0 + t); }
         case IVMQ: { return 1.0 / sqrt(1.0 + t); }
@@ -169,16 +169,32 @@ fn phi_of(x: vec4<f32>, c: vec4<f32>, w: View) -> f32 {
         case PHS3: { return t * sqrt(t); }
         case VEP: { return 1.0 - t; }
         case IVD: { return 1.0 / (sqrt(t) + 1e-10); }
-        case IVC: { return 1.0 / (t * sqrt(t) + 1e-30); }
-        case HAT: { let h = hats(w.v); return (h.x * h.y) * (h.z * h.w); }
-        default: { return cosine(x, c); }
+        default: { return 1.0 / (t * sqrt(t) + 1e-30); }
     }
 }
 
-// dphi d phi / d t. The factors are multiplied so that no product overflows that has a finite result.
-fn slope(dphi: f32, phi: f32, t: f32) -> f32 {
+fn phi_of(x: vec4<f32>, c: vec4<f32>, w: View) -> f32 {
+    if FUNCTION == HAT {
+        let h = hats(w.v);
+        return (h.x * h.y) * (h.z * h.w);
+    }
+    if FUNCTION == COSINE { return cosine(x, c); }
+    // Not every exp and sqrt keep NaN.
+    return select(phi_at(w.t), w.t, is_nan(w.t));
+}
+
+// 1 / (s + epsilon), which is not finite where there is neither: 0 there.
+fn scale_of(sum: f32) -> f32 {
+    let divisor = sum + params.epsilon;
+    return select(1.0 / divisor, 0.0, (bitcast<u32>(divisor) & 0x7fffffffu) < 0x00800000u);
+}
+
+// dphi d phi / d t, in two factors: next to a centre the product of those of inverse_cubic overflows, and what
+// a gradient makes of it by a short u does not.
+fn slope(dphi: f32, phi: f32, t: f32) -> vec2<f32> {
     let r = sqrt(t);
     var result = 0.0;
+    var other = 1.0;
     switch FUNCTION {
         case IVQ: { result = -(dphi * phi) * phi; }
         case IVMQ: { result = -0.5 * (dphi * phi) * (phi * phi); }
@@ -193,10 +209,13 @@ fn slope(dphi: f32, phi: f32, t: f32) -> f32 {
         case PHS3: { result = 1.5 * dphi * r; }
         case VEP: { result = -dphi; }
         case IVD: { result = -(dphi * phi) * (phi * (0.5 / r)); }
-        default: { result = -(dphi * phi) * (phi * 1.5 * r); }
+        default: {
+            result = -(dphi * phi);
+            other = phi * 1.5 * r;
+        }
     }
     let singular = FUNCTION == MARKOV || FUNCTION == EXPSIN || FUNCTION == PHS1 || FUNCTION == IVD || FUNCTION == IVC;
-    return select(result, 0.0, singular && t < NEAREST);
+    return select(vec2<f32>(result, other), vec2<f32>(), singular && t < NEAREST);
 }
 
 // Gradients of one pair of a point and a centre.
@@ -229,13 +248,13 @@ fn gradients(x: vec4<f32>, c: vec4<f32>, w: View, phi: f32, dphi: f32) -> Gradie
         g.dm = outer(dv, w.u);
     } else {
         let dt = slope(dphi, phi, w.t);
+        let dv = 2.0 * dt.x * w.v;
         if SHAPE == GENERAL {
-            let dv = 2.0 * dt * w.v;
-            g.dx = w.m * dv;
-            g.dm = outer(dv, w.u);
+            g.dx = w.m * (dv * dt.y);
+            g.dm = outer(dv, dt.y * w.u);
         } else {
-            g.dx = 2.0 * dt * w.v;
-            g.dm = outer(dt * w.u, w.u);
+            g.dx = dv * dt.y;
+            g.dm = outer(dt.x * w.u, dt.y * w.u);
         }
     }
     g.dc = -g.dx;
@@ -260,7 +279,7 @@ fn forward(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         sum += phi;
     }
     if NORMALISATION > 0u {
-        let scale = 1.0 / (sum + params.epsilon);
+        let scale = scale_of(sum);
         for (var j = 0u; j < params.neighbours; j++) { y[first + j] *= scale; }
     }
 }
@@ -286,7 +305,7 @@ fn backward_points(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
             sum += phi;
             product += dy[first + j] * phi;
         }
-        scale = 1.0 / (sum + params.epsilon);
+        scale = scale_of(sum);
         if NORMALISATION == FULL { mean = product * scale; }
     }
     var total = vec4<f32>(0.0);

@@ -2,6 +2,7 @@
 
 use super::config::{AttentionBias, AttentionConfig, Rows};
 use super::pass::{Flags, Kind, Pass, Slices};
+pub(super) use crate::dispatch::check_apart;
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Error, Kernel, Launch, Plan, Recording, Result, Scratch, kernel,
 };
@@ -147,17 +148,6 @@ impl<'p> Steps<'p> {
 pub(super) fn scratch_arg<'a>(plan: &Plan, scratch: &'a Scratch, index: usize) -> Result<Arg<'a>> {
     let bytes = plan.scratch.get(index).copied().unwrap_or(0);
     Ok(Arg::words("scratch", scratch.view(index)?, bytes.max(16) / 4))
-}
-
-/// No launch may see an output that is an input of another.
-pub(super) fn check_apart(outputs: &[Arg<'_>], inputs: &[Option<Arg<'_>>]) -> Result<()> {
-    for (i, output) in outputs.iter().enumerate() {
-        let others = inputs.iter().flatten().chain(&outputs[..i]);
-        if let Some(other) = others.into_iter().find(|other| other.view.buffer == output.view.buffer) {
-            return Err(Error::Aliased { what: output.what, other: other.what });
-        }
-    }
-    Ok(())
 }
 
 kernel! {

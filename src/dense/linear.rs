@@ -6,7 +6,8 @@ use super::{
     MatmulConfig, MatmulVariant, ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction,
 };
 use crate::dispatch::{
-    BufferView, Capabilities, Error, Kernel, Plan, Recording, Result, Scratch, count, kernel,
+    Arg, BufferView, Capabilities, Error, Kernel, Plan, Recording, Result, Scratch, check_apart, count,
+    kernel,
 };
 
 /// A layer of `outputs` neurons over `rows` inputs.
@@ -197,6 +198,18 @@ impl Kernel for LinearBackward {
                 have: args.scratch.0.len() as u64,
             });
         }
+        // The gradient of the input is written before the input is read. The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let outputs: Vec<_> = [
+            args.dx.map(|view| whole("dx", view)),
+            Some(whole("dweight", args.dweight)),
+            args.dbias.map(|view| whole("dbias", view)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let read = [("x", args.x), ("weight", args.weight), ("dy", args.dy)];
+        check_apart(&outputs, &read.map(|(what, view)| Some(whole(what, view))))?;
         let mut buffers = args.scratch.0.iter().cloned();
         let mut take = |n: usize| Scratch(buffers.by_ref().take(n).collect());
         let mut recording = Recording::new();

@@ -108,6 +108,18 @@ pub(super) fn check(args: &[Arg<'_>], bindings: &[Binding], limits: &wgpu::Limit
     Ok(())
 }
 
+/// No launch of a kernel may see an output that is an input of another, nor two the same output:
+/// [`check`] sees one launch alone.
+pub(crate) fn check_apart(outputs: &[Arg<'_>], inputs: &[Option<Arg<'_>>]) -> Result<()> {
+    for (i, output) in outputs.iter().enumerate() {
+        let mut others = inputs.iter().flatten().chain(&outputs[..i]);
+        if let Some(other) = others.find(|other| other.view.buffer == output.view.buffer) {
+            return Err(Error::Aliased { what: output.what, other: other.what });
+        }
+    }
+    Ok(())
+}
+
 /// The number of elements of `shape`, if it and every index into it fits into 32 bits.
 pub(crate) fn count(what: &'static str, shape: &[u32]) -> Result<u32> {
     let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::from(d)));

@@ -63,9 +63,10 @@ pub enum Error {
         /// The alignment in bytes.
         alignment: u64,
     },
-    /// One buffer is written and bound a second time in the same dispatch.
+    /// One buffer is written and bound a second time in the same dispatch, or is an output of a
+    /// kernel of some dispatches and another of its arguments.
     ///
-    /// WebGPU forbids this even for ranges that do not overlap: use separate buffers.
+    /// WebGPU forbids the first even for ranges that do not overlap: use separate buffers.
     #[error("`{what}` and `{other}` are the same buffer, and one of them is written; use separate buffers")]
     Aliased {
         /// The argument that is written.
@@ -121,11 +122,11 @@ pub enum Error {
         message: String,
     },
     /// The device could not allocate.
-    #[error("out of memory: `{what}` of {bytes} bytes")]
+    #[error("out of memory: `{what}`{}", of_bytes(*bytes))]
     OutOfMemory {
-        /// What was being allocated.
+        /// What was being allocated, or the shader that was being compiled.
         what: String,
-        /// Its size in bytes.
+        /// Its size in bytes; 0 if it is not known, as that of a shader.
         bytes: u64,
     },
     /// The device is lost; create a new one, and a new `Context` for it.
@@ -169,6 +170,11 @@ pub enum Error {
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What a message says of a size that may not be known.
+fn of_bytes(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!(" of {bytes} bytes") }
+}
+
 /// `Err(Config)` unless `ok`.
 pub(crate) fn check_config(
     ok: bool,
@@ -193,4 +199,16 @@ pub(crate) fn check_shape(
         return Ok(());
     }
     Err(Error::Shape { what, need: need.into(), got: format!("{got:?}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_told_if_it_is_known() {
+        let error = |bytes| Error::OutOfMemory { what: "y".into(), bytes }.to_string();
+        assert_eq!(error(64), "out of memory: `y` of 64 bytes");
+        assert_eq!(error(0), "out of memory: `y`");
+    }
 }

@@ -31,7 +31,7 @@ pub use recording::{Dispatch, Recording};
 pub use shader::{Binding, Common, Composed, Constants, Dialect, Shader, compose};
 pub use timing::Timer;
 
-pub(crate) use buffer::count;
+pub(crate) use buffer::{check_apart, count};
 pub(crate) use error::{check_config, check_shape};
 pub(crate) use kernel::kernel;
 pub(crate) use launch::check_workgroup;

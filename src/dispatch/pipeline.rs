@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::buffer::Access;
 use super::error::Result;
@@ -18,7 +18,8 @@ pub(super) struct Pipeline {
 
 /// Entry point, the files in front of it, constants.
 type Key = (&'static str, Vec<&'static str>, Constants);
-type Entry = Arc<OnceLock<Result<Arc<Pipeline>>>>;
+/// Locked while it is compiled. What failed is not kept: memory may be there the next time.
+type Entry = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
@@ -26,7 +27,7 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// The pipeline, compiled now if this is the first call for it. The map is not locked
+    /// The pipeline, compiled now if no call for it has succeeded before. The map is not locked
     /// meanwhile: other threads compile other pipelines at the same time.
     pub fn get(
         &self,
@@ -44,7 +45,13 @@ impl Pipelines {
                 .0
                 .clone()
         };
-        entry.get_or_init(|| build(device, shader, constants, params_size).map(Arc::new)).clone()
+        let mut built = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = &*built {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(build(device, shader, constants, params_size)?);
+        *built = Some(pipeline.clone());
+        Ok(pipeline)
     }
 
     /// All permutations asked for so far.
@@ -120,8 +127,11 @@ fn create_module(device: &wgpu::Device, shader: &Shader, wgsl: &str) -> wgpu::Sh
     let checks =
         wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
     // SAFETY: without loop bounding a loop that never ends is undefined behaviour. `trusted` is set
-    // by the `shader!` macro alone, whose text comes from the crate's own files, and every loop in
-    // them counts an integer towards a bound that does not change inside the loop. Bounds checks
-    // and integer division checks stay on.
+    // by the `shader!` macro alone, whose text comes from the crate's own files. A loop in them counts
+    // an integer towards a bound that does not change inside the loop, but for two kinds. Bisections
+    // (centre_grid, compact_basis, mesh_sample, gather) move one end of their range to or past its
+    // middle in each round, so that it shrinks until it is empty, or one long in mesh_sample. In
+    // flash_attention_subgroup_forward a pair of keys whose scores exceed the largest so far is taken
+    // again, once: those scores are the largest then. Bounds checks and integer division checks stay on.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

@@ -35,6 +35,16 @@ impl Readback {
         encoder: &mut wgpu::CommandEncoder,
         view: BufferView<'_>,
     ) -> Result<Self> {
+        Self::record_after(context, encoder, view, |_| {})
+    }
+
+    /// The same after what `before` records, once nothing can fail any more.
+    pub(super) fn record_after(
+        context: &Context,
+        encoder: &mut wgpu::CommandEncoder,
+        view: BufferView<'_>,
+        before: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<Self> {
         context.check_lost()?;
         let BufferView { buffer, offset, size } = view;
         if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
@@ -65,6 +75,7 @@ impl Readback {
             return Err(Error::DeviceLost);
         }
         let state = Arc::new(Mutex::new(State::default()));
+        before(encoder);
         if size > 0 {
             encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, Some(size));
         }

@@ -37,14 +37,18 @@ pub(super) fn allocate<T>(
     })
 }
 
-/// For shader modules and pipelines: `explain` maps the places in the message.
+/// For shader modules and pipelines: `explain` maps the places in the message. Out of memory is told apart.
 pub(super) fn compile<T>(
     device: &wgpu::Device,
     shader: &'static str,
     explain: impl Fn(&str) -> String,
     make: impl FnOnce() -> T,
 ) -> Result<T> {
-    guarded(device, make).map_err(|error| Error::Shader { shader, message: explain(&error.to_string()) })
+    guarded(device, make).map_err(|error| match error {
+        // How much it was is not told.
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: shader.into(), bytes: 0 },
+        other => Error::Shader { shader, message: explain(&other.to_string()) },
+    })
 }
 
 /// For everything else.

@@ -42,9 +42,11 @@ impl Timer {
     }
 
     /// Records the copy of the two timestamps; call it after the timed pass, in the same encoder.
+    /// On `Err` the encoder is untouched.
     pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Readback> {
-        encoder.resolve_query_set(&self.queries, 0..2, &self.resolved, 0);
-        Readback::record(&self.context, encoder, BufferView::new(&self.resolved))
+        Readback::record_after(&self.context, encoder, BufferView::new(&self.resolved), |encoder| {
+            encoder.resolve_query_set(&self.queries, 0..2, &self.resolved, 0);
+        })
     }
 
     /// Seconds between the two timestamps that [`resolve`](Self::resolve) read back.

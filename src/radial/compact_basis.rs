@@ -10,7 +10,7 @@ use super::Differential;
 use crate::dense::{Sort, SortConfig, SortKey, SortPayload};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
-    Shader, check_config, check_workgroup, count, kernel, read, shader, write,
+    Shader, check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// The function of the distance, as one of `q = r^2`, the square of the distance in radii. Each has
@@ -180,10 +180,12 @@ impl CompactBasisConfig {
                 let nodes = power(resolution + self.ring - 1, "nodes")?;
                 let cells = power(resolution, "cells")?;
                 let level = LatticeLevel { resolution, first, nodes, first_list, cells };
-                let overflow = |what| Error::IndexOverflow { what, elements: 1 << 32 };
-                first = first.checked_add(nodes).ok_or(overflow("nodes"))?;
-                let list = cells.checked_add(1 + self.points).ok_or(overflow("lists"))?;
-                first_list = first_list.checked_add(list).ok_or(overflow("lists"))?;
+                let end = |what, elements: u64| {
+                    u32::try_from(elements).map_err(|_| Error::IndexOverflow { what, elements })
+                };
+                first = end("nodes", u64::from(first) + u64::from(nodes))?;
+                let list = u64::from(cells) + 1 + u64::from(self.points);
+                first_list = end("lists", u64::from(first_list) + list)?;
                 Ok(level)
             })
             .collect()
@@ -211,7 +213,7 @@ impl CompactBasisConfig {
 
     /// Elements of the output: `[N, outputs]`, or `[1 + dims, N, outputs]` for jets.
     pub fn output_count(&self) -> Result<u32> {
-        count("y", &[self.differential.planes(self.dims), self.points, self.outputs()])
+        count("y", &[self.differential.planes(self.dims), self.points, self.levels, self.features])
     }
 
     fn constants(&self) -> Constants {
@@ -548,6 +550,8 @@ impl CompactBasisLists {
     /// For each level: cells, a sort, and the lists.
     pub fn plan(config: &CompactBasisConfig, caps: &Capabilities) -> Result<Plan> {
         config.list_count()?;
+        // Which hold the indices of the points' positions.
+        config.output_count()?;
         let points = u64::from(config.points);
         let mut plan = Plan { variant: "sorted", ..Plan::default() };
         for (l, level) in (0..).zip(&config.level_table()?) {
@@ -592,6 +596,7 @@ impl Kernel for CompactBasisLists {
         let words = |what, view| Arg::words(what, view, points);
         let positions = Arg::words("positions", args.positions, points * u64::from(config.dims));
         let lists = config.lists(args.lists)?;
+        check_apart(&[lists], &[Some(positions)])?;
         let mut left = self.plan.launches.iter();
         let mut recording = Recording::new();
         for level in &config.level_table()? {
@@ -702,7 +707,6 @@ impl Kernel for CompactBasisBackward {
             need: "a buffer, since the configuration asks for it".into(),
             got: "none".into(),
         };
-        let points = u64::from(config.points);
         let scratch = |what, i: usize| -> Result<Arg<'_>> {
             let bytes = self.plan.scratch.get(i).copied().unwrap_or(0);
             Ok(Arg::words(what, args.scratch.view(i)?, bytes / 4))
@@ -710,6 +714,21 @@ impl Kernel for CompactBasisBackward {
         let lists = config.lists(args.lists)?;
         let dy = Arg::words("dy", args.dy, config.output_count()?.into());
         let dweights = Arg::words("dweights", args.dweights, weights.need / 4);
+        let dshapes = if config.adaptive.is_some() {
+            let view = args.dshapes.ok_or_else(|| missing("dshapes"))?;
+            Some(Arg::words("dshapes", view, shapes.need / 4))
+        } else {
+            None
+        };
+        let dx = if config.to_positions {
+            let view = args.dx.ok_or_else(|| missing("dx"))?;
+            Some(Arg::words("dx", view, positions.need / 4))
+        } else {
+            None
+        };
+        let outputs: Vec<_> = [Some(dweights), dshapes, dx].into_iter().flatten().collect();
+        let read = [positions, weights, frequencies, shapes, direction, lists, dy];
+        check_apart(&outputs, &read.map(Some))?;
         let records = scratch("scratch 0", 0)?;
         let mut left = self.plan.launches.iter().peekable();
         let mut recording = Recording::new();
@@ -727,22 +746,42 @@ impl Kernel for CompactBasisBackward {
             push(&[positions, lists, direction, shapes, records])?;
             if config.needs_positions() {
                 let adjoints = scratch("scratch 1", 1)?;
-                let dx = if config.to_positions {
-                    let view = args.dx.ok_or_else(|| missing("dx"))?;
-                    Arg::words("dx", view, points * u64::from(config.dims))
-                } else {
-                    scratch("scratch 2", 2)?
+                let dx = match dx {
+                    Some(dx) => dx,
+                    None => scratch("scratch 2", 2)?,
                 };
                 push(&[records, weights, frequencies, shapes, lists, dy, adjoints, dx])?;
             }
             push(&[records, dweights, frequencies, shapes, lists, dy])?;
-            if config.adaptive.is_some() {
+            if let Some(dshapes) = dshapes {
                 let adjoints = scratch("scratch 1", 1)?;
-                let view = args.dshapes.ok_or_else(|| missing("dshapes"))?;
-                let dshapes = Arg::words("dshapes", view, shapes.need / 4);
                 push(&[records, weights, frequencies, shapes, lists, dy, adjoints, dshapes])?;
             }
         }
         Ok(recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_points_than_indices_hold_are_refused() {
+        let caps = Capabilities::baseline();
+        for points in [u32::MAX, u32::MAX - 1, 1 << 30] {
+            let config = CompactBasisConfig { points, levels: 2, ..Default::default() };
+            let plans = [
+                CompactBasisForward::plan(&config, &caps),
+                CompactBasisLists::plan(&config, &caps),
+                CompactBasisBackward::plan(&config, &caps),
+            ];
+            for plan in plans {
+                assert!(matches!(plan, Err(Error::IndexOverflow { what: "lists" | "y", .. })), "{points}");
+            }
+        }
+        let many = CompactBasisConfig { points: u32::MAX - 300, ..Default::default() };
+        assert_eq!(many.list_count(), Ok(u32::MAX - 300 + 257));
+        assert!(CompactBasisLists::plan(&many, &caps).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use crate::dense::Activation;
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result, Scratch,
-    Shader, check_config, check_workgroup, count, kernel, read, shader, write,
+    Shader, check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// A network of `layers` hidden layers of `width` and a linear layer on top.
@@ -526,25 +526,26 @@ impl Kernel for FusedMlpBackward {
         let points = u64::from(config.points);
         let total = u64::from(config.weight_count());
         let partial = total * points.div_ceil(BLOCK.into());
+        let weights = Arg::words("weights", args.weights, total);
         let x = Arg::words("x", args.x, points * u64::from(config.inputs));
         let kept = Arg::words("kept", args.kept, config.kept_count());
+        let dy = Arg::words("dy", args.dy, points * u64::from(config.outputs));
         let deltas = Arg::words("scratch 0", args.scratch.view(0)?, config.kept_count());
         let partial = Arg::words("scratch 1", args.scratch.view(1)?, partial);
         let dx = if config.input_gradient { points * u64::from(config.inputs) } else { 4 };
-        let backward = [
-            Arg::words("weights", args.weights, total),
-            Arg::words("dy", args.dy, points * u64::from(config.outputs)),
-            deltas,
-            kept,
-            Arg::words("dx", args.dx, dx),
-        ];
+        let dx = Arg::words("dx", args.dx, dx);
+        let dweights = Arg::words("dweights", args.dweights, total);
+        let outputs = [dweights, dx];
+        let written = if config.input_gradient { &outputs[..] } else { &outputs[..1] };
+        check_apart(written, &[weights, x, kept, dy].map(Some))?;
+        let backward = [weights, dy, deltas, kept, dx];
         let mut recording = Recording::new();
         let last = self.plan.launches.len() - 1;
         for (index, launch) in self.plan.launches.iter().enumerate() {
             recording.push(match index {
                 0 => self.context.bind(launch, &backward)?,
                 i if i < last => self.context.bind(launch, &[partial, x, deltas, kept])?,
-                _ => self.context.bind(launch, &[partial, Arg::words("dweights", args.dweights, total)])?,
+                _ => self.context.bind(launch, &[partial, dweights])?,
             });
         }
         Ok(recording)

@@ -125,7 +125,8 @@ impl GridEncodingConfig {
         check_config(self.base_resolution > 0, "base_resolution", "at least 1", self.base_resolution)?;
         let growth = self.growth;
         check_config(growth.is_finite() && growth >= 1.0, "growth", "finite and at least 1", growth)?;
-        check_config(self.points > 0, "points", "at least 1", self.points)
+        check_config(self.points > 0, "points", "at least 1", self.points)?;
+        count("positions", &[self.points, self.dims]).map(drop)
     }
 
     /// The levels, from coarse to fine.
@@ -144,8 +145,9 @@ impl GridEncodingConfig {
                     self.growth,
                 )?;
                 let resolution = scale.ceil() as u32 + 1;
-                let corners = u64::from(resolution).pow(self.dims);
-                let padded = corners.div_ceil(8) * 8;
+                // 2^23 corners along each of three axes are more than 64 bits hold.
+                let corners = u64::from(resolution).saturating_pow(self.dims);
+                let padded = corners.div_ceil(8).saturating_mul(8);
                 let entries = match self.kind {
                     GridKind::Hash => padded.min(1 << self.log2_table_size),
                     GridKind::Dense => padded,
@@ -218,7 +220,7 @@ impl GridEncodingConfig {
         let corners = outputs << self.dims;
         Cost::new(
             corners * flops_per_corner,
-            corners * 4 + outputs * bytes_per_output + u64::from(self.points * self.dims) * 4,
+            corners * 4 + outputs * bytes_per_output + u64::from(self.points) * u64::from(self.dims) * 4,
         )
     }
 }
@@ -748,5 +750,25 @@ mod tests {
         let levels = config.level_table().unwrap();
         assert_eq!((levels[0].entries, levels[1].entries), (32 * 32 * 32, 65536));
         assert_eq!(config.parameter_count().unwrap(), 2_555_904);
+    }
+
+    #[test]
+    fn levels_of_more_corners_than_64_bits_hold_have_whole_tables() {
+        let config = GridEncodingConfig {
+            dims: 3,
+            levels: 19,
+            base_resolution: 16,
+            growth: 2.0,
+            ..Default::default()
+        };
+        let levels = config.level_table().unwrap();
+        assert!(levels[2..].iter().all(|level| level.entries == 1 << 15 && level.hashed));
+        let dense = GridEncodingConfig { kind: GridKind::Dense, ..config };
+        assert!(matches!(dense.level_table(), Err(Error::IndexOverflow { what: "table", .. })));
+        let one = GridEncodingConfig { levels: 1, base_resolution: 1 << 22, ..dense };
+        assert!(matches!(one.level_table(), Err(Error::IndexOverflow { what: "table", .. })));
+        let many = GridEncodingConfig { points: u32::MAX, ..config };
+        let plan = GridEncodingForward::plan(&many, &Capabilities::baseline());
+        assert!(matches!(plan, Err(Error::IndexOverflow { what: "positions", .. })));
     }
 }

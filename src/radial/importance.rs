@@ -150,6 +150,7 @@ impl ImportanceWeights {
         let mut params = Params { points, root: tree.root(), ..Params::default() };
         let (shader, name, flops) = match *config {
             Importance::Sobel { width, height, channels } => {
+                caps.check_rounds("channels", channels, channels.into())?;
                 params = Params { width, height, channels, ..params };
                 (&SOBEL, "sobel", 16 * values)
             }
@@ -245,6 +246,7 @@ impl SobelBand {
         }
         let within = first_row.checked_add(rows).is_some_and(|end| end <= height);
         check_config(within, "first_row, rows", "within the picture", (first_row, rows))?;
+        caps.check_rounds("channels", channels, channels.into())?;
         let values = u64::from(config.values()?);
         let read = config.rows_read();
         let params = Params {
@@ -319,5 +321,28 @@ impl Kernel for PixelPositions {
         let words = count("positions", &[self.config.width, self.config.height, 2])?;
         let positions = Arg::words("positions", args.positions, words.into());
         Ok(Recording::single(self.context.bind(&self.plan.launches[0], &[positions])?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_that_a_cpu_adapter_would_cut_off_are_refused() {
+        let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
+        let band = |channels, caps: &Capabilities| {
+            let config = SobelBandConfig { width: 2, height: 2, channels, first_row: 0, rows: 2 };
+            SobelBand::plan(&config, caps)
+        };
+        let whole = |channels, caps: &Capabilities| {
+            ImportanceWeights::plan(&Importance::Sobel { width: 2, height: 2, channels }, caps)
+        };
+        assert!(band(60_000, &cpu).is_ok() && whole(60_000, &cpu).is_ok());
+        for plan in [band(60_001, &cpu), whole(60_001, &cpu)] {
+            assert!(plan.unwrap_err().to_string().contains("`channels` = 60001"));
+        }
+        assert!(band(60_001, &Capabilities::baseline()).is_ok());
+        assert!(whole(60_001, &Capabilities::baseline()).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// How inside and outside are told apart.
@@ -207,7 +207,7 @@ impl MeshDistance {
         let angles = if exact { all * 80 } else { levels * 20 + leaf * 80 };
         let tree = 48 * all + 64 * u64::from(leaves);
         let cost = |flops: u64, words: u64| {
-            Cost::new(u64::from(points) * flops, u64::from(points) * words * 4 + tree)
+            Cost::new(u64::from(points).saturating_mul(flops), u64::from(points) * words * 4 + tree)
         };
         let groups = u64::from(points.div_ceil(WORKGROUP));
         let mut launches = Vec::new();
@@ -253,6 +253,10 @@ impl Kernel for MeshDistance {
         let signed = sign != MeshSign::None;
         check_config(!signed || args.winding.is_some(), "winding", "a buffer if there is a sign", "None")?;
         let winding = Arg::words("winding", args.winding.unwrap_or(args.distance), points);
+        if signed {
+            let read = [positions, corners, boxes, dipoles];
+            check_apart(&[winding, distance, gradient, nearest], &read.map(Some))?;
+        }
         let mut recording = Recording::new();
         for launch in &self.plan.launches {
             let dispatch = if std::ptr::eq(launch.shader(), &WINDING) {
@@ -272,6 +276,19 @@ impl Kernel for MeshDistance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_64_bits_do_not_count_is_planned() {
+        let config = MeshDistanceConfig {
+            points: u32::MAX / 3,
+            triangles: u32::MAX / 12,
+            leaves: 1,
+            sign: MeshSign::None,
+            variant: Some(MeshDistanceVariant::BruteForce),
+        };
+        let plan = MeshDistance::plan(&config, &Capabilities::baseline()).unwrap();
+        assert_eq!(plan.cost().flops, u64::MAX);
+    }
 
     #[test]
     fn loops_that_a_cpu_adapter_would_cut_off_are_refused() {

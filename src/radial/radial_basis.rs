@@ -2,7 +2,7 @@
 
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Shader,
-    check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// The kernel functions, of `t = u^T K u` (or `|M u|^2`) with `u = x - c` and `r = sqrt(t)`.
@@ -119,7 +119,7 @@ pub struct RadialBasisConfig {
     pub shape: RadialShape,
     /// Normalisation over the neighbours.
     pub normalisation: RadialNormalisation,
-    /// Added to the sum that is divided by; at least 0.
+    /// Added to the sum that is divided by; at least 0. Where both are 0, so are the bases.
     pub epsilon: f32,
     /// 1 to 4.
     pub dims: u32,
@@ -165,13 +165,13 @@ struct Params {
 static FORWARD: Shader = shader!(
     "radial/radial_basis",
     "forward",
-    [index, sincos],
+    [index, sincos, exponential],
     [read("positions"), read("centres"), read("shapes"), read("neighbours"), write("y")]
 );
 static BACKWARD_POINTS: Shader = shader!(
     "radial/radial_basis",
     "backward_points",
-    [index, sincos],
+    [index, sincos, exponential],
     [
         read("positions"),
         read("centres"),
@@ -185,7 +185,7 @@ static BACKWARD_POINTS: Shader = shader!(
 static BACKWARD_CENTRES: Shader = shader!(
     "radial/radial_basis",
     "backward_centres",
-    [index, sincos],
+    [index, sincos, exponential],
     [
         read("positions"),
         read("centres"),
@@ -386,13 +386,13 @@ impl Kernel for RadialBasisBackward {
         let config = &self.config;
         let pairs = config.pairs();
         let geometry = config.geometry([args.positions, args.centres, args.shapes]);
+        let neighbours = Arg::words("neighbours", args.neighbours, pairs);
+        let dphi = Arg::words("dphi", args.dphi, pairs);
         let dkernel = Arg::words("dkernel", args.dkernel, pairs);
-        let mut bound = geometry.to_vec();
-        bound.push(Arg::words("neighbours", args.neighbours, pairs));
-        bound.push(Arg::words("dphi", args.dphi, pairs));
-        bound.push(dkernel);
         let positions = u64::from(config.points) * u64::from(config.dims);
-        bound.push(Arg::words("dpositions", args.dpositions, positions));
+        let dpositions = Arg::words("dpositions", args.dpositions, positions);
+        let mut bound = geometry.to_vec();
+        bound.extend([neighbours, dphi, dkernel, dpositions]);
         let [points, centres] = &self.plan.launches[..] else {
             check_shape(false, "plan", "two launches", self.plan.launches.len())?;
             return Ok(Recording::new());
@@ -400,13 +400,16 @@ impl Kernel for RadialBasisBackward {
         let mut recording = Recording::single(self.context.bind(points, &bound)?);
         if let Some(wanted) = &args.centre_gradients {
             let c = u64::from(config.centres);
-            let mut bound = geometry.to_vec();
-            bound.push(dkernel);
-            bound.push(Arg::words("order", wanted.order, pairs));
-            bound.push(Arg::words("starts", wanted.starts, c + 1));
-            bound.push(Arg::words("dcentres", wanted.dcentres, c * u64::from(config.dims)));
             let size = u64::from(config.shape.size(config.dims));
-            bound.push(Arg::words("dshapes", wanted.dshapes, c * size));
+            let order = Arg::words("order", wanted.order, pairs);
+            let starts = Arg::words("starts", wanted.starts, c + 1);
+            let dcentres = Arg::words("dcentres", wanted.dcentres, c * u64::from(config.dims));
+            let dshapes = Arg::words("dshapes", wanted.dshapes, c * size);
+            let [x, centre, shape] = geometry;
+            let read = [x, centre, shape, neighbours, dphi, order, starts];
+            check_apart(&[dkernel, dpositions, dcentres, dshapes], &read.map(Some))?;
+            let mut bound = geometry.to_vec();
+            bound.extend([dkernel, order, starts, dcentres, dshapes]);
             recording.push(self.context.bind(centres, &bound)?);
         }
         Ok(recording)

@@ -4,7 +4,8 @@ use super::radial_basis::fewest_lanes;
 use crate::dense::{ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction};
 use crate::dispatch::{
     Arg, Binding, BufferView, Capabilities, Constants, Cost, Error, Kernel, Launch, Plan, Recording, Result,
-    Scratch, Shader, check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+    Scratch, Shader, check_apart, check_config, check_shape, check_workgroup, count, kernel, read, shader,
+    write,
 };
 
 /// How the features are computed. All variants give the same results to rounding.
@@ -507,6 +508,7 @@ impl SinusoidCompositionBackward {
                 let groups = forward.points.div_ceil(WIDE_POINTS).into();
                 forward.launch(&WIDE.backward_phi, [8, lanes], (0, groups), cost, caps)?
             } else {
+                caps.check_rounds("features", forward.features, items)?;
                 let slots =
                     u64::from(forward.points) * u64::from(forward.neighbours.div_ceil(forward.slots()));
                 let (shader, groups) = (&shaders.backward_phi, slots.div_ceil(WORKGROUP.into()));
@@ -563,19 +565,26 @@ impl Kernel for SinusoidCompositionBackward {
         let (bases, stored) = (forward.phi(args.phi), forward.stored(args.weights));
         let m = forward.frequencies(args.frequencies, args.weights)?;
         let dy = Arg::words("dy", args.dy, forward.outputs());
+        let neighbours = Arg::words("neighbours", args.neighbours, pairs);
         let lists = [
             Arg::words("order", args.order, pairs),
             Arg::words("starts", args.starts, u64::from(forward.centres) + 1),
         ];
+        let dphi = args.dphi.map(|view| Arg::words("dphi", view, pairs));
+        let dweights = args.dweights.map(|view| Arg::words("dweights", view, forward.weights()));
+        let features = u64::from(forward.features);
+        let dfrequencies = args.dfrequencies.map(|view| Arg::words("dfrequencies", view, features));
+        let outputs: Vec<_> = [dphi, dweights, dfrequencies].into_iter().flatten().collect();
+        // Lists and neighbours are read for some of the gradients.
+        let [order, starts] = lists.map(|list| (*weights || *frequencies).then_some(list));
+        let read = [Some(bases), phi.then_some(neighbours), Some(stored), Some(m), Some(dy), order, starts];
+        check_apart(&outputs, &read)?;
         let mut recording = Recording::new();
         let mut launches = self.plan.launches.iter();
-        if let (Some(view), Some(launch)) = (args.dphi, args.dphi.and_then(|_| launches.next())) {
-            let neighbours = Arg::words("neighbours", args.neighbours, pairs);
-            let bound = [bases, neighbours, stored, m, dy, Arg::words("dphi", view, pairs)];
-            recording.push(self.context.bind(launch, &bound)?);
+        if let (Some(dphi), Some(launch)) = (dphi, dphi.and_then(|_| launches.next())) {
+            recording.push(self.context.bind(launch, &[bases, neighbours, stored, m, dy, dphi])?);
         }
-        if let (Some(view), Some(launch)) = (args.dweights, args.dweights.and_then(|_| launches.next())) {
-            let gradient = Arg::words("dweights", view, forward.weights());
+        if let (Some(gradient), Some(launch)) = (dweights, dweights.and_then(|_| launches.next())) {
             recording.push(self.context.bind(launch, &[bases, lists[0], lists[1], m, dy, gradient])?);
         }
         if let (Some(y), Some(launch)) = (args.dfrequencies, args.dfrequencies.and_then(|_| launches.next()))
@@ -588,5 +597,26 @@ impl Kernel for SinusoidCompositionBackward {
             recording.append(sum.prepare(&ReduceForwardArgs { x, y, index: None, scratch: &scratch })?);
         }
         Ok(recording)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_a_cpu_adapter_would_cut_off_are_refused() {
+        let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
+        let plan = |features, phi: bool, caps: &Capabilities| {
+            let forward = SinusoidCompositionConfig { features, ..Default::default() };
+            let config =
+                SinusoidCompositionBackwardConfig { forward, phi, weights: !phi, frequencies: false };
+            SinusoidCompositionBackward::plan(&config, caps)
+        };
+        assert!(plan(240_000, true, &cpu).is_ok());
+        assert!(plan(240_004, true, &cpu).unwrap_err().to_string().contains("at most 240000"));
+        assert!(plan(60_001, true, &cpu).unwrap_err().to_string().contains("at most 60000"));
+        assert!(plan(240_004, true, &Capabilities::baseline()).is_ok());
+        assert!(plan(240_004, false, &cpu).is_ok());
     }
 }

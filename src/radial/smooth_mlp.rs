@@ -19,8 +19,8 @@ use crate::dense::{
     ReduceForwardArgs, Reduction,
 };
 use crate::dispatch::{
-    BufferView, Capabilities, Context, Error, Kernel, Plan, Planned, Recording, Result, Scratch,
-    check_config, check_shape, kernel,
+    Arg, BufferView, Capabilities, Context, Error, Kernel, Plan, Planned, Recording, Result, Scratch,
+    check_apart, check_config, check_shape, kernel,
 };
 
 /// `layers` hidden layers of `width` neurons and a last one of `outputs`, each with a bias.
@@ -305,6 +305,29 @@ pub struct SmoothMlpBackwardArgs<'a> {
     pub scratch: &'a Scratch,
 }
 
+impl SmoothMlpBackwardArgs<'_> {
+    /// A layer's gradients are written before those of the layers below it are computed.
+    fn check_apart(&self) -> Result<()> {
+        // Sizes are checked where the arguments are bound.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let mut inputs = vec![Some(whole("x", self.x)), Some(whole("dy", self.dy))];
+        for layer in self.layers {
+            inputs.push(Some(whole("layers.weight", layer.weight)));
+            inputs.push(Some(whole("layers.bias", layer.bias)));
+        }
+        for buffer in &self.kept.0 {
+            inputs.push(Some(whole("kept", BufferView::new(buffer))));
+        }
+        let mut outputs = Vec::new();
+        for layer in self.gradients {
+            outputs.push(whole("gradients.weight", layer.weight));
+            outputs.push(whole("gradients.bias", layer.bias));
+        }
+        outputs.extend(self.dx.map(|view| whole("dx", view)));
+        check_apart(&outputs, &inputs)
+    }
+}
+
 impl SmoothMlpBackward {
     /// For each layer, from the last to the first: the activation, the sum of the biases' gradient,
     /// and two products.
@@ -340,6 +363,7 @@ impl Kernel for SmoothMlpBackward {
         let (context, config) = (&self.context, &self.config);
         check_layers("layers", args.layers, config)?;
         check_layers("gradients", args.gradients, config)?;
+        args.check_apart()?;
         let table = config.layer_table();
         let mut buffers = Buffers::new(args.scratch);
         let (dz, between) = (buffers.one()?, buffers.one()?);

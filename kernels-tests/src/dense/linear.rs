@@ -251,7 +251,43 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+    use patchfield::Planned;
     use patchfield::dispatch::Capabilities;
+
+    /// The gradient of the input is written before the input is read for that of the weights.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let config = LinearConfig {
+            rows: 8,
+            inputs: 8,
+            outputs: 8,
+            bias: true,
+            activation: Activation::Identity,
+            keep: false,
+            variant: None,
+        };
+        let kernel = LinearBackward::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let all = buffers(&context);
+        let [x, weight, dy, dx, dweight, dbias] = views(&all);
+        let good = LinearBackwardArgs {
+            x,
+            weight,
+            kept: None,
+            dy,
+            dx: Some(dx),
+            dweight,
+            dbias: Some(dbias),
+            scratch: &scratch,
+        };
+        assert!(kernel.prepare(&good).is_ok());
+        assert_refused(kernel.prepare(&LinearBackwardArgs { dx: Some(x), ..good }), "dx", "x");
+        let args = LinearBackwardArgs { dbias: Some(dx), ..good };
+        assert_refused(kernel.prepare(&args), "dbias", "dx");
+    }
 
     #[test]
     fn gradients_agree_with_finite_differences() {

@@ -487,7 +487,59 @@ fn all(config: CompactBasisConfig, size: f32, random: &mut Random) -> Vec<Case> 
 
 #[cfg(test)]
 mod tests {
+    use patchfield::Planned;
+
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// The launches of a level write what those of the next read.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let config = CompactBasisConfig {
+            base_resolution: 4,
+            features: 4,
+            levels: 2,
+            points: 8,
+            differential: Differential::Along,
+            adaptive: Some(AdaptiveNodes::default()),
+            to_positions: true,
+            ..Default::default()
+        };
+        let kernel = CompactBasisBackward::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let all = buffers(&context);
+        let [positions, weights, shapes, direction, lists, dy, dweights, dshapes, dx] = views(&all);
+        let inputs = CompactBasisInputs {
+            positions,
+            weights,
+            frequencies: None,
+            shapes: Some(shapes),
+            direction: Some(direction),
+        };
+        let good = CompactBasisBackwardArgs {
+            inputs,
+            lists,
+            dy,
+            dweights,
+            dshapes: Some(dshapes),
+            dx: Some(dx),
+            scratch: &scratch,
+        };
+        assert!(kernel.prepare(&good).is_ok());
+        for (other, name) in [(positions, "positions"), (direction, "direction"), (dweights, "dweights")] {
+            assert_refused(kernel.prepare(&CompactBasisBackwardArgs { dx: Some(other), ..good }), "dx", name);
+        }
+        let args = CompactBasisBackwardArgs { dweights: weights, ..good };
+        assert_refused(kernel.prepare(&args), "dweights", "weights");
+        let args = CompactBasisBackwardArgs { dshapes: Some(shapes), ..good };
+        assert_refused(kernel.prepare(&args), "dshapes", "shapes");
+        let kernel = CompactBasisLists::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let args = CompactBasisListsArgs { positions, lists: positions, scratch: &scratch };
+        assert_refused(kernel.prepare(&args), "lists", "positions");
+    }
 
     fn rows() -> Vec<CompactBasisConfig> {
         let base = CompactBasisConfig {

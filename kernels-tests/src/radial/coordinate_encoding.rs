@@ -71,11 +71,11 @@ pub const CANARIES: &[Canary] = &[
         bug: "no blob around the end",
         kernel: "radial/coordinate_encoding",
         shader: "radial/coordinate_encoding::forward",
-        find: "for (var turn = -1.0; turn < 1.5; turn += 1.0) {
-        let u = at + turn * bins;
+        find: "for (var turn = 0u; turn < 3u; turn++) {
+        let u = at + (f32(turn) - 1.0) * bins;
         sum += integral",
-        replace: "for (var turn = 0.0; turn < 1.5; turn += 1.0) {
-        let u = at + turn * bins;
+        replace: "for (var turn = 1u; turn < 3u; turn++) {
+        let u = at + (f32(turn) - 1.0) * bins;
         sum += integral",
     },
     Canary {

@@ -222,7 +222,33 @@ fn pair(config: FusedMlpConfig, random: &mut Random) -> [Case; 2] {
 
 #[cfg(test)]
 mod tests {
+    use patchfield::Planned;
+
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// The gradient of the input is written before the input is read for that of the weights.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let config = FusedMlpConfig { points: 16, input_gradient: true, ..Default::default() };
+        let kernel = FusedMlpBackward::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let all = buffers(&context);
+        let [weights, x, kept, dy, dweights, dx] = views(&all);
+        let good = FusedMlpBackwardArgs { weights, x, kept, dy, dweights, dx, scratch: &scratch };
+        assert!(kernel.prepare(&good).is_ok());
+        assert_refused(kernel.prepare(&FusedMlpBackwardArgs { dx: x, ..good }), "dx", "x");
+        let args = FusedMlpBackwardArgs { dweights: weights, ..good };
+        assert_refused(kernel.prepare(&args), "dweights", "weights");
+        let args = FusedMlpBackwardArgs { dx: dweights, ..good };
+        assert_refused(kernel.prepare(&args), "dx", "dweights");
+        // Nothing is written to it.
+        let config = FusedMlpConfig { input_gradient: false, ..config };
+        let kernel = FusedMlpBackward::new(&context, config).unwrap();
+        assert!(kernel.prepare(&FusedMlpBackwardArgs { dx: x, ..good }).is_ok());
+    }
 
     #[test]
     fn gradients_agree_with_finite_differences() {

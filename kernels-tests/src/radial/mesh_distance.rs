@@ -237,6 +237,21 @@ pub fn cube() -> Mesh {
     (vertices, squares.flat_map(|[a, b, c, d]| [[a, b, c], [a, c, d]]).collect())
 }
 
+/// Points so far away that products of three distances have no place in f32.
+fn far_away() -> Vec<Case> {
+    let positions: Vec<_> = (12..=18)
+        .map(|power| 10f32.powi(power))
+        .flat_map(|s| [[s, 0.3 * s, -0.7 * s], [0.0, 0.0, s], [-0.1 * s, -s, 0.2]])
+        .collect();
+    [
+        (MeshSign::Exact, MeshDistanceVariant::Bvh),
+        (MeshSign::Exact, MeshDistanceVariant::BruteForce),
+        (MeshSign::Approximate { beta: 2.0 }, MeshDistanceVariant::Bvh),
+    ]
+    .map(|(sign, variant)| case("far from a cube", &cube(), &positions, sign, variant))
+    .into()
+}
+
 /// Triangles anywhere; some are lines, some are points, some share a vertex.
 fn soup(n: u32, random: &mut Random) -> Mesh {
     let mut vertices: Vec<[f32; 3]> =
@@ -472,12 +487,43 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.extend(long_walks(&mut random));
+    cases.extend(far_away());
     cases
 }
 
 #[cfg(test)]
 mod tests {
+    use patchfield::Planned;
+
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// The winding numbers of the first launch are no boxes of the second.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let sign = MeshSign::Approximate { beta: 2.0 };
+        let config = MeshDistanceConfig { points: 8, triangles: 12, leaves: 4, sign, variant: None };
+        let kernel = MeshDistance::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let all = buffers(&context);
+        let [positions, corners, boxes, dipoles, winding, distance, gradient, nearest] = views(&all);
+        let good = MeshDistanceArgs {
+            positions,
+            corners,
+            boxes,
+            dipoles,
+            winding: Some(winding),
+            distance,
+            gradient,
+            nearest,
+            scratch: &scratch,
+        };
+        assert!(kernel.prepare(&good).is_ok());
+        let args = MeshDistanceArgs { winding: Some(boxes), ..good };
+        assert_refused(kernel.prepare(&args), "winding", "boxes");
+    }
 
     /// The distance to a triangle is least at the foot: no point of a fine lattice on it is nearer.
     #[test]

@@ -221,7 +221,11 @@ fn reference(config: &RadialBasisConfig, inputs: &Inputs) -> Outputs {
         let sum: A = raw.iter().copied().sum();
         let scale = match config.normalisation {
             RadialNormalisation::None => number(1.0),
-            _ => number(1.0) / (sum + number(config.epsilon.into())),
+            _ => {
+                let divisor = sum + number(config.epsilon.into());
+                let is_none = divisor.value.abs() < f64::from(f32::MIN_POSITIVE);
+                if is_none { number(0.0) } else { number(1.0) / divisor }
+            }
         };
         out.phi.extend(raw.iter().map(|&phi| phi * scale));
         let mean = match config.normalisation {
@@ -395,6 +399,44 @@ fn bends(shape: RadialShape, random: &mut Random) -> [Case; 2] {
     [forward(config, "at the bends ", &inputs, &out), backward(config, "at the bends ", &inputs, &out)]
 }
 
+/// Points without a neighbour, and no epsilon in the divisor: neither bases nor gradients.
+fn no_neighbours(normalisation: RadialNormalisation, random: &mut Random) -> [Case; 2] {
+    let config =
+        RadialBasisConfig { normalisation, epsilon: 0.0, points: 41, centres: 7, ..Default::default() };
+    let mut inputs = inputs(&config, random);
+    let k = config.neighbours as usize;
+    for n in [0, 17, 40] {
+        inputs.neighbours[n * k..][..k].fill(u32::MAX);
+    }
+    let out = reference(&config, &inputs);
+    let name = "without neighbours ";
+    [forward(config, name, &inputs, &out), backward(config, name, &inputs, &out)]
+}
+
+/// The steepest function next to its centre: its slope in t is no number of f32, its gradients are.
+fn next_to_the_centre(shape: RadialShape, random: &mut Random) -> [Case; 2] {
+    let offsets = [1e-12f32, 4e-12, 4e-10, 1e-9, 3e-9, 1e-8, 2e-8, 3e-8];
+    let config = RadialBasisConfig {
+        function: RadialFunction::InverseCubic,
+        shape,
+        normalisation: RadialNormalisation::None,
+        points: 8,
+        neighbours: 1,
+        ..Default::default()
+    };
+    let one: &[f32] = if shape == RadialShape::General { &[1.0, 0.0, 0.0, 1.0] } else { &[1.0, 0.0, 1.0] };
+    let inputs = Inputs {
+        positions: offsets.iter().flat_map(|&r| [0.8 * r, -0.6 * r]).collect(),
+        centres: vec![0.0; 2],
+        shapes: one.to_vec(),
+        neighbours: vec![0; 8],
+        dphi: random.vec(8, -1.0, 1.0),
+    };
+    let out = reference(&config, &inputs);
+    let name = "next to the centre ";
+    [forward(config, name, &inputs, &out), backward(config, name, &inputs, &out)]
+}
+
 /// All points have the same centre: a list longer than the 65,535 rounds after which a driver ends loops.
 fn one_long_list() -> Case {
     let points = 70_000;
@@ -452,8 +494,8 @@ pub const CANARIES: &[Canary] = &[
         bug: "no epsilon in the divisor",
         kernel: KERNEL,
         shader: "radial/radial_basis::forward",
-        find: "1.0 / (sum + params.epsilon)",
-        replace: "1.0 / sum",
+        find: "let divisor = sum + params.epsilon;",
+        replace: "let divisor = sum;",
     },
     Canary {
         bug: "the sum held constant where it must not be",
@@ -547,8 +589,26 @@ pub fn cases() -> Vec<Case> {
         cases.extend(bends(shape, &mut random));
     }
     cases.push(one_long_list());
-    for function in [RadialFunction::InverseQuadratic, RadialFunction::Hat, RadialFunction::Cosine] {
+    for function in [
+        RadialFunction::InverseQuadratic,
+        RadialFunction::Hat,
+        RadialFunction::Cosine,
+        RadialFunction::Gaussian,
+        RadialFunction::SuperGaussian,
+        RadialFunction::SquaredGaussian,
+        RadialFunction::Markov,
+        RadialFunction::ExponentialSine,
+        RadialFunction::InverseMultiquadric,
+        RadialFunction::Multiquadric,
+        RadialFunction::Linear,
+    ] {
         cases.push(not_finite(function, &mut random));
+    }
+    for normalisation in [RadialNormalisation::Detached, full] {
+        cases.extend(no_neighbours(normalisation, &mut random));
+    }
+    for shape in [RadialShape::Symmetric, RadialShape::General] {
+        cases.extend(next_to_the_centre(shape, &mut random));
     }
     cases
 }
@@ -569,6 +629,46 @@ pub fn refused(context: &patchfield::Context) -> [Result<()>; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// What the first launch writes is no list that the second reads.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let config = RadialBasisConfig { points: 8, centres: 3, ..Default::default() };
+        let kernel = RadialBasisBackward::new(&context, config).unwrap();
+        let all = buffers(&context);
+        let [
+            positions,
+            centres,
+            shapes,
+            neighbours,
+            dphi,
+            dkernel,
+            dpositions,
+            order,
+            starts,
+            dcentres,
+            dshapes,
+        ] = views(&all);
+        let prepare = |order, dcentres| {
+            kernel.prepare(&RadialBasisBackwardArgs {
+                positions,
+                centres,
+                shapes,
+                neighbours,
+                dphi,
+                dkernel,
+                dpositions,
+                centre_gradients: Some(RadialCentreGradients { order, starts, dcentres, dshapes }),
+            })
+        };
+        assert!(prepare(order, dcentres).is_ok());
+        assert_refused(prepare(dkernel, dcentres), "dkernel", "order");
+        assert_refused(prepare(dpositions, dcentres), "dpositions", "order");
+        assert_refused(prepare(order, dpositions), "dcentres", "dpositions");
+    }
 
     /// `sum_n,j dphi y`, with the sum of a detached normalisation held at what `frozen` gives.
     fn loss(config: &RadialBasisConfig, inputs: &Inputs, frozen: Option<&Inputs>) -> f64 {

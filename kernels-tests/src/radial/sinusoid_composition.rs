@@ -427,7 +427,44 @@ pub fn refused(context: &patchfield::Context) -> [Result<()>; 5] {
 
 #[cfg(test)]
 mod tests {
+    use patchfield::Planned;
+
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// The gradient of the weights is written before the weights are read for that of the frequencies.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let forward = SinusoidCompositionConfig { points: 8, centres: 3, ..Default::default() };
+        let config =
+            SinusoidCompositionBackwardConfig { forward, phi: true, weights: true, frequencies: true };
+        let kernel = SinusoidCompositionBackward::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let all = buffers(&context);
+        let [phi, neighbours, weights, m, order, starts, dy, dphi, dweights, dm] = views(&all);
+        let good = SinusoidCompositionBackwardArgs {
+            phi,
+            neighbours,
+            weights,
+            frequencies: Some(m),
+            order,
+            starts,
+            dy,
+            dphi: Some(dphi),
+            dweights: Some(dweights),
+            dfrequencies: Some(dm),
+            scratch: &scratch,
+        };
+        assert!(kernel.prepare(&good).is_ok());
+        let args = SinusoidCompositionBackwardArgs { dweights: Some(weights), ..good };
+        assert_refused(kernel.prepare(&args), "dweights", "weights");
+        let args = SinusoidCompositionBackwardArgs { dphi: Some(order), ..good };
+        assert_refused(kernel.prepare(&args), "dphi", "order");
+        let args = SinusoidCompositionBackwardArgs { dfrequencies: Some(dphi), ..good };
+        assert_refused(kernel.prepare(&args), "dfrequencies", "dphi");
+    }
 
     #[test]
     fn gradients_agree_with_finite_differences() {

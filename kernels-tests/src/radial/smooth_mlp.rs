@@ -314,7 +314,45 @@ fn case(config: SmoothMlpConfig, random: &mut Random) -> Case {
 
 #[cfg(test)]
 mod tests {
+    use patchfield::Planned;
+
     use super::*;
+    use crate::harness::adapter::best_context;
+    use crate::radial::aliased::{assert_refused, buffers, views};
+
+    /// The gradient of a layer's weights is written before those of the layer below are computed.
+    #[test]
+    fn an_output_that_another_launch_reads_is_refused() {
+        let Some(context) = best_context() else { return };
+        let config = SmoothMlpConfig { points: 4, width: 8, layers: 1, ..Default::default() };
+        let kernel = SmoothMlpBackward::new(&context, config).unwrap();
+        let scratch = context.create_scratch(kernel.planned()).unwrap();
+        let kept = config.create_kept(&context).unwrap();
+        let all = buffers(&context);
+        let [x, dy, dx, w0, b0, w1, b1, dw0, db0, dw1, db1] = views(&all);
+        let layer = |weight, bias| SmoothLayer { weight, bias };
+        let layers = [layer(w0, b0), layer(w1, b1)];
+        let prepare = |gradients: &[SmoothLayer<'_>], dx| {
+            let scratch = &scratch;
+            let args = SmoothMlpBackwardArgs {
+                x,
+                layers: &layers,
+                kept: &kept,
+                dy,
+                dx: Some(dx),
+                gradients,
+                scratch,
+            };
+            kernel.prepare(&args)
+        };
+        let gradients = [layer(dw0, db0), layer(dw1, db1)];
+        assert!(prepare(&gradients, dx).is_ok());
+        assert_refused(prepare(&gradients, x), "dx", "x");
+        let own = [layer(dw0, db0), layer(w1, db1)];
+        assert_refused(prepare(&own, dx), "gradients.weight", "layers.weight");
+        let shared = [layer(dw0, db0), layer(dw1, db0)];
+        assert_refused(prepare(&shared, dx), "gradients.bias", "gradients.bias");
+    }
 
     fn network(random: &mut Random) -> (SmoothMlpConfig, Vec<Vec<f32>>, Vec<Vec<f32>>) {
         let config = SmoothMlpConfig {
