@@ -109,15 +109,20 @@ pub(super) fn check(args: &[Arg<'_>], bindings: &[Binding], limits: &wgpu::Limit
 }
 
 /// No launch of a kernel may see an output that is an input of another, nor two the same output:
-/// [`check`] sees one launch alone.
+/// [`check`] sees one launch alone. Other ranges of one buffer are other data.
 pub(crate) fn check_apart(outputs: &[Arg<'_>], inputs: &[Option<Arg<'_>>]) -> Result<()> {
     for (i, output) in outputs.iter().enumerate() {
         let mut others = inputs.iter().flatten().chain(&outputs[..i]);
-        if let Some(other) = others.find(|other| other.view.buffer == output.view.buffer) {
+        if let Some(other) = others.find(|other| overlap(&other.view, &output.view)) {
             return Err(Error::Aliased { what: output.what, other: other.what });
         }
     }
     Ok(())
+}
+
+fn overlap(a: &BufferView<'_>, b: &BufferView<'_>) -> bool {
+    let apart = a.offset.saturating_add(a.size) <= b.offset || b.offset.saturating_add(b.size) <= a.offset;
+    a.buffer == b.buffer && !apart
 }
 
 /// The number of elements of `shape`, if it and every index into it fits into 32 bits.
