@@ -17,25 +17,6 @@ pub mod smooth_mlp;
 pub mod spherical_harmonics;
 pub mod weighted_sample;
 
-/// For tests of what a kernel of some dispatches refuses.
-#[cfg(test)]
-pub(crate) mod aliased {
-    use patchfield::{BufferView, Context, Error, Recording, Result};
-
-    /// Buffers with room for each argument of a small configuration.
-    pub fn buffers<const N: usize>(context: &Context) -> [wgpu::Buffer; N] {
-        std::array::from_fn(|_| context.create_storage("argument", 1 << 18).expect("memory"))
-    }
-
-    pub fn views<const N: usize>(buffers: &[wgpu::Buffer; N]) -> [BufferView<'_>; N] {
-        buffers.each_ref().map(BufferView::new)
-    }
-
-    pub fn assert_refused(result: Result<Recording>, what: &'static str, other: &'static str) {
-        assert_eq!(result.map(drop), Err(Error::Aliased { what, other }));
-    }
-}
-
 pub fn cases() -> Vec<crate::harness::Case> {
     let mut all = Vec::new();
     all.extend(cluster::cases());
@@ -75,3 +56,22 @@ pub const CANARIES: &[&[crate::canaries::Canary]] = &[
     spherical_harmonics::CANARIES,
     weighted_sample::CANARIES,
 ];
+
+/// For tests of what a kernel of some dispatches refuses.
+#[cfg(test)]
+pub(crate) mod aliased {
+    use patchfield::{BufferView, Context, Error, Recording, Result};
+
+    /// Buffers with room for each argument of a small configuration.
+    pub fn buffers<const N: usize>(context: &Context) -> [wgpu::Buffer; N] {
+        std::array::from_fn(|_| context.create_storage("argument", 1 << 18).expect("memory"))
+    }
+
+    pub fn views<const N: usize>(buffers: &[wgpu::Buffer; N]) -> [BufferView<'_>; N] {
+        buffers.each_ref().map(BufferView::new)
+    }
+
+    pub fn assert_refused(result: Result<Recording>, what: &'static str, other: &'static str) {
+        assert_eq!(result.map(drop), Err(Error::Aliased { what, other }));
+    }
+}
