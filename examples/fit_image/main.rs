@@ -67,7 +67,7 @@ struct Options {
     #[arg(long)]
     levels: Option<u32>,
     /// Logarithm of the entries of a level's table.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 15, conflicts_with = "params")]
     log2_table: u32,
     /// Learning rate of Adam.
     #[arg(long, default_value_t = 1e-2)]
@@ -243,9 +243,8 @@ fn write_results(
     let bits_per_pixel = bytes as f64 * 8.0 / (f64::from(width) * f64::from(height));
     let psnr = target.psnr(&fitted);
     println!("results  {}", options.out.display());
-    println!(
-        "         fitted.png, error.png (10 x), zoom.png (field | bicubic), psnr.svg, model.safetensors"
-    );
+    let plot = if report.curve.is_empty() { "" } else { "psnr.svg, " };
+    println!("         fitted.png, error.png (10 x), zoom.png (field | bicubic), {plot}model.safetensors");
     println!(
         "         {bytes} bytes, {bits_per_pixel:.2} bits per pixel (f32), {psnr:.2} dB, {} steps in {:.0} s",
         report.steps, report.seconds

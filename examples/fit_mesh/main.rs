@@ -303,7 +303,7 @@ fn write_results(
     // Where half an edge of the cube is 1, as published.
     let [chamfer, largest] = [errors.chamfer, errors.largest].map(|d| d / f64::from(cube.half));
     println!("results  {}", options.out.display());
-    println!("         picture.png (field | mesh), surface.ply, surface.obj, model.safetensors");
+    println!("         surface.ply, surface.obj, model.safetensors");
     println!(
         "         {bytes} bytes, IoU {:.4}, normal angle error {:.2} degrees, {} steps in {:.0} s",
         shared.iou, errors.normal_angle, report.steps, report.seconds
@@ -346,5 +346,7 @@ fn write_results(
     let fitted = fitted.map_err(text)?;
     let wanted = sphere_trace(&cube, &view, &mut truth).map_err(text)?;
     let beside: Picture = picture::beside(&fitted, &wanted);
-    picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))
+    picture::save(&beside, picture::Colour::Srgb, &path("picture.png"))?;
+    println!("         picture.png (field | mesh)");
+    Ok(())
 }

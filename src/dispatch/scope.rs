@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::error::{Error, Result};
 
-/// Runs `make`, and returns the first error that wgpu reported on the way.
+/// Runs `make`, and returns an error that wgpu reported on the way: of several that memory was lacking, since
+/// what could not be made is invalid from then on.
 ///
 /// Scopes belong to the thread and are popped here before anything else can run. wgpu-core answers
 /// at once; in a browser the answer comes later, and a pending one counts as none.
@@ -18,7 +19,7 @@ fn guarded<T>(device: &wgpu::Device, make: impl FnOnce() -> T) -> Result<T, wgpu
     let mut error = None;
     for scope in [validation, internal, memory] {
         if let Poll::Ready(Some(e)) = pin!(scope.pop()).poll(&mut Context::from_waker(Waker::noop())) {
-            error = error.or(Some(e));
+            error = Some(e);
         }
     }
     error.map_or(Ok(value), Err)

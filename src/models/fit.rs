@@ -27,8 +27,9 @@ pub struct FitConfig {
     pub report_every: u64,
     /// Where checkpoints go, and the steps between two of them, at least 1.
     pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint instead of from the model's present parameters. One of another configuration, seed or
-    /// batch, or of other data, is refused: the run would not give the same bits. Rate and schedule may differ.
+    /// Go on from the checkpoint instead of from the model's present parameters. One of another model, seed or batch is
+    /// refused, and of other pictures or another mesh: the run would not give the same bits. Rate, schedule and the
+    /// number of steps may differ.
     pub resume: bool,
 }
 
@@ -110,10 +111,21 @@ pub(super) fn fingerprint(words: impl Iterator<Item = u32>) -> u64 {
 /// What a checkpoint says of the fit, not of the model.
 const OF_THE_FIT: [&str; 4] = ["step", "seed", "batch", "data"];
 
+/// What older files do not say, and what they mean; where that is nothing, anything will do.
+#[cfg(feature = "blocking")]
+const UNSAID: [(&str, Option<&str>); 4] = [
+    ("interpolation", Some("linear")),
+    ("kind", Some("hash")),
+    ("align_corners", Some("false")),
+    ("training", None),
+];
+
 /// Everything that the steps of a fit touch, bound once.
 pub(super) struct Trainer {
     /// The [`fingerprint`] of what is fitted; none if it is not known beforehand.
     pub data: Option<u64>,
+    /// What the model's file says and the fit does not look at.
+    pub unread: &'static [&'static str],
     step: wgpu::Buffer,
     loss: Tensor,
     /// Those of the optimiser, with their names in a file.
@@ -166,7 +178,16 @@ impl Trainer {
             })?);
             moments.extend([(format!("adam.{name}.1"), first), (format!("adam.{name}.2"), second)]);
         }
-        Ok(Self { data: None, step, loss, moments, betas: method.betas(), recording, _scratch: scratch })
+        Ok(Self {
+            data: None,
+            unread: &[],
+            step,
+            loss,
+            moments,
+            betas: method.betas(),
+            recording,
+            _scratch: scratch,
+        })
     }
 
     /// `recording` computes the loss and the gradients, and ends with the update of the parameters of these
@@ -184,6 +205,7 @@ impl Trainer {
         });
         Self {
             data: None,
+            unread: &[],
             step: update.values().clone(),
             loss,
             moments: moments.collect(),
@@ -283,9 +305,17 @@ impl Trainer {
         tensors: &Parameters,
         own: &Checkpoint,
     ) -> Result<u64> {
-        let file = Checkpoint::load(path)?;
+        let mut file = Checkpoint::load(path)?;
+        let mut apart: Vec<_> = OF_THE_FIT.iter().chain(self.unread).copied().collect();
+        for (name, meaning) in UNSAID {
+            match meaning {
+                _ if file.has(name) || !own.has(name) => {}
+                Some(meaning) => file.set(name, meaning),
+                None => apart.push(name),
+            }
+        }
         let refuse = |message| Err(Error::Checkpoint { path: path.into(), message });
-        if let Some(Difference { name, own, others }) = own.difference(&file, &OF_THE_FIT) {
+        if let Some(Difference { name, own, others }) = own.difference(&file, &apart) {
             let [now, then] = [own, others].map(|value| value.unwrap_or("none"));
             return refuse(format!("was made with {name} {then}, not {now}: a resumed run would differ"));
         }
@@ -295,8 +325,11 @@ impl Trainer {
                 return refuse(format!("was made with {what} {then}, not {now}: a resumed run would differ"));
             }
         }
-        if self.data.is_some_and(|data| file.get(path, "data") != Ok(data)) {
-            return refuse("is of a fit to other data: a resumed run would differ".into());
+        if let (Some(now), true) = (self.data, file.has("data")) {
+            let then: u64 = file.get(path, "data")?;
+            if then != now {
+                return refuse("is of a fit to other data: a resumed run would differ".into());
+            }
         }
         let step: u64 = file.get(path, "step")?;
         if step > fit.steps {

@@ -301,6 +301,10 @@ impl SurfaceField {
             .collect::<Result<Vec<_>>>()?;
         let location = self.network.locate(&mut step)?;
         let mut trainer = self.network.trainer(&mut step, (loss, pairs), location.find, 1.0)?;
+        trainer.unread = match target {
+            SurfaceTarget::Distance => &["extent.0", "extent.1"],
+            SurfaceTarget::Occupancy => &["extent.0", "extent.1", SLOPES],
+        };
         let vertices = mesh.vertices.iter().flatten().map(|x| x.to_bits());
         trainer.data = Some(fingerprint(vertices.chain(mesh.triangles.iter().flatten().copied())));
         context.run_blocking(&location.build)?;

@@ -125,8 +125,7 @@ impl GridEncodingConfig {
         check_config(self.base_resolution > 0, "base_resolution", "at least 1", self.base_resolution)?;
         let growth = self.growth;
         check_config(growth.is_finite() && growth >= 1.0, "growth", "finite and at least 1", growth)?;
-        check_config(self.points > 0, "points", "at least 1", self.points)?;
-        count("positions", &[self.points, self.dims]).map(drop)
+        check_config(self.points > 0, "points", "at least 1", self.points)
     }
 
     /// The levels, from coarse to fine.
@@ -210,6 +209,7 @@ impl GridEncodingConfig {
         cost: Cost,
         caps: &Capabilities,
     ) -> Result<Launch> {
+        count("positions", &[self.points, self.dims])?;
         let params = Params { points: self.points, values, ..Params::default() };
         Launch::new(shader, self.constants(differential), &params, groups, caps, cost)
     }
@@ -767,7 +767,7 @@ mod tests {
         assert!(matches!(dense.level_table(), Err(Error::IndexOverflow { what: "table", .. })));
         let one = GridEncodingConfig { levels: 1, base_resolution: 1 << 22, ..dense };
         assert!(matches!(one.level_table(), Err(Error::IndexOverflow { what: "table", .. })));
-        let many = GridEncodingConfig { points: u32::MAX, ..config };
+        let many = GridEncodingConfig { points: 1 << 31, levels: 1, features: 1, ..config };
         let plan = GridEncodingForward::plan(&many, &Capabilities::baseline());
         assert!(matches!(plan, Err(Error::IndexOverflow { what: "positions", .. })));
     }

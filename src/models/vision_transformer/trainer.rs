@@ -179,7 +179,12 @@ impl VisionTransformer {
             trainer.steps = step;
             trainer.feed(&images, &classes)
         };
-        whole.fit(&self.context, fit, &self.parameters, &|| self.contents(), &mut feed, &mut report)
+        let contents = || {
+            let mut file = self.contents()?;
+            file.set("training", format!("{training:?}"));
+            Ok(file)
+        };
+        whole.fit(&self.context, fit, &self.parameters, &contents, &mut feed, &mut report)
     }
 }
 
