@@ -93,8 +93,9 @@ pub fn mask(context: &Context, layers: &[Layer<'_>], grid: PatchGrid) -> Result<
         let share = 1.0 / (layers.len() * attention.heads as usize) as f32;
         // As many rows as a binding holds.
         let row_bytes = 4 * u64::from(attention.heads) * n as u64;
-        let most =
-            (context.capabilities().limits.max_storage_buffer_binding_size / row_bytes).clamp(1, n as u64);
+        let limits = &context.capabilities().limits;
+        let most_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let most = (most_bytes / row_bytes).clamp(1, n as u64);
         for first in (0..n as u32).step_by(most as usize) {
             let rows = [first, (first + most as u32).min(n as u32)];
             let count = rows[1] - rows[0];

@@ -154,13 +154,17 @@ const INTERPOLATIONS: [(Interpolation, &str); 2] =
     [(Interpolation::Linear, "linear"), (Interpolation::Smoothstep, "smoothstep")];
 const KINDS: [(GridKind, &str); 2] = [(GridKind::Hash, "hash"), (GridKind::Dense, "dense")];
 
-#[cfg(feature = "blocking")]
-fn name_of<T: Copy + PartialEq>(value: T, names: &[(T, &'static str)]) -> &'static str {
+pub(super) fn name_of<T: Copy + PartialEq>(value: T, names: &[(T, &'static str)]) -> &'static str {
     names.iter().find(|(known, _)| *known == value).map_or("", |(_, name)| name)
 }
 
 /// A value by its name in a file; the first one if an older file does not say it.
-fn named<T: Copy>(file: &Checkpoint, path: &Path, what: &'static str, names: &[(T, &str)]) -> Result<T> {
+pub(super) fn named<T: Copy>(
+    file: &Checkpoint,
+    path: &Path,
+    what: &'static str,
+    names: &[(T, &str)],
+) -> Result<T> {
     let (first, absent) = names[0];
     let name: String = file.get_or(path, what, absent.into())?;
     let found = names.iter().find(|(_, known)| *known == name);

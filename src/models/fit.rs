@@ -108,21 +108,19 @@ pub(super) fn fingerprint(words: impl Iterator<Item = u32>) -> u64 {
     words.fold(0, |sum, word| super::sampler::mix(sum ^ u64::from(word)))
 }
 
-/// What a checkpoint says of the fit, not of the model.
-const OF_THE_FIT: [&str; 4] = ["step", "seed", "batch", "data"];
-
 /// What older files do not say, and what they mean; where that is nothing, anything will do.
 #[cfg(feature = "blocking")]
-const UNSAID: [(&str, Option<&str>); 4] = [
+const UNSAID: [(&str, Option<&str>); 5] = [
     ("interpolation", Some("linear")),
     ("kind", Some("hash")),
     ("align_corners", Some("false")),
     ("training", None),
+    ("data", None),
 ];
 
 /// Everything that the steps of a fit touch, bound once.
 pub(super) struct Trainer {
-    /// The [`fingerprint`] of what is fitted; none if it is not known beforehand.
+    /// The [`fingerprint`] of what is fitted; none if it is not known beforehand, or no checkpoint will hold it.
     pub data: Option<u64>,
     /// What the model's file says and the fit does not look at.
     pub unread: &'static [&'static str],
@@ -232,7 +230,7 @@ impl Trainer {
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut step = match &fit.checkpoint {
-            Some((path, _)) if fit.resume => self.restore(context, path, fit, tensors, &contents()?)?,
+            Some((path, _)) if fit.resume => self.restore(context, path, fit, tensors, contents()?)?,
             _ => 0,
         };
         // Whether the file is this run's.
@@ -287,12 +285,18 @@ impl Trainer {
             file.insert(name, moment.shape(), moment.read(context)?);
         }
         file.set("step", step);
+        self.describe(&mut file, fit);
+        Ok(file)
+    }
+
+    /// What a fit that goes on must have in common with the one before.
+    #[cfg(feature = "blocking")]
+    fn describe(&self, file: &mut Checkpoint, fit: &FitConfig) {
         file.set("seed", fit.seed);
         file.set("batch", fit.batch);
         if let Some(data) = self.data {
             file.set("data", data);
         }
-        Ok(file)
     }
 
     /// Loads tensors and moments, all or none; gives the step to go on from. `own` is the model's file.
@@ -303,10 +307,11 @@ impl Trainer {
         path: &Path,
         fit: &FitConfig,
         tensors: &Parameters,
-        own: &Checkpoint,
+        mut own: Checkpoint,
     ) -> Result<u64> {
+        self.describe(&mut own, fit);
         let mut file = Checkpoint::load(path)?;
-        let mut apart: Vec<_> = OF_THE_FIT.iter().chain(self.unread).copied().collect();
+        let mut apart = [&["step"], self.unread].concat();
         for (name, meaning) in UNSAID {
             match meaning {
                 _ if file.has(name) || !own.has(name) => {}
@@ -316,20 +321,11 @@ impl Trainer {
         }
         let refuse = |message| Err(Error::Checkpoint { path: path.into(), message });
         if let Some(Difference { name, own, others }) = own.difference(&file, &apart) {
-            let [now, then] = [own, others].map(|value| value.unwrap_or("none"));
-            return refuse(format!("was made with {name} {then}, not {now}: a resumed run would differ"));
-        }
-        for (what, now) in [("seed", fit.seed), ("batch", fit.batch.into())] {
-            let then: u64 = file.get(path, what)?;
-            if then != now {
-                return refuse(format!("was made with {what} {then}, not {now}: a resumed run would differ"));
-            }
-        }
-        if let (Some(now), true) = (self.data, file.has("data")) {
-            let then: u64 = file.get(path, "data")?;
-            if then != now {
+            if name == "data" {
                 return refuse("is of a fit to other data: a resumed run would differ".into());
             }
+            let [now, then] = [own, others].map(|value| value.unwrap_or("none"));
+            return refuse(format!("was made with {name} {then}, not {now}: a resumed run would differ"));
         }
         let step: u64 = file.get(path, "step")?;
         if step > fit.steps {

@@ -294,7 +294,7 @@ impl RadialField {
         let feature_rate = if hybrid { 0.5 } else { 1.0 };
         let mut trainer =
             self.network.trainer(&mut step, (Loss::Squared, 0.0), Recording::new(), feature_rate)?;
-        trainer.data = Some(picture.fingerprint());
+        trainer.data = fit.checkpoint.is_some().then(|| picture.fingerprint());
         context.run_blocking(&location.build)?;
         let sampler = Sampler::new(count, fit.seed);
         let mut positions = vec![0.0f32; 2 * batch as usize];

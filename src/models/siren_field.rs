@@ -202,7 +202,8 @@ impl SirenField {
         count("batch", &[instances, fit.batch, self.config.channels.max(2)])?;
         let Fit { positions, target, mut trainer } = self.bind(fit.batch)?;
         let prints = pictures.iter().map(Picture::fingerprint);
-        trainer.data = Some(fingerprint(prints.flat_map(|print| [print as u32, (print >> 32) as u32])));
+        let words = prints.flat_map(|print| [print as u32, (print >> 32) as u32]);
+        trainer.data = fit.checkpoint.is_some().then(|| fingerprint(words));
         let sampler = Sampler::new(u64::from(first.width) * u64::from(first.height), fit.seed);
         let at = |i: usize, n: u32| 2.0 * (i as f32 + 0.5) / n as f32 - 1.0;
         let width = first.width as usize;

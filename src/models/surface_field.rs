@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::field_network::{FieldNetwork, FieldNetworkConfig, Pass, with_finest};
+use super::field_network::{FieldNetwork, FieldNetworkConfig, Pass, name_of, named, with_finest};
 use super::fit::{FitConfig, Progress, fingerprint};
 use super::hybrid::{Hybrid, RadialBasesConfig};
 use super::mesh::{Cube, Mesh};
@@ -34,16 +34,12 @@ impl SurfaceTarget {
     const NAMES: [(Self, &str); 2] = [(Self::Distance, "distance"), (Self::Occupancy, "occupancy")];
 
     fn name(self) -> &'static str {
-        let found = Self::NAMES.iter().find(|(target, _)| *target == self);
-        found.map_or("", |(_, name)| name)
+        name_of(self, &Self::NAMES)
     }
 
     /// Files that do not say what they hold have distances.
     fn of_file(file: &Checkpoint, path: &Path) -> Result<Self> {
-        let name: String = file.get_or(path, "target", Self::default().name().into())?;
-        let found = Self::NAMES.iter().find(|(_, known)| *known == name);
-        check_config(found.is_some(), "target", "distance or occupancy", &name)?;
-        Ok(found.map_or(Self::default(), |(target, _)| *target))
+        named(file, path, "target", &Self::NAMES)
     }
 }
 
@@ -306,7 +302,8 @@ impl SurfaceField {
             SurfaceTarget::Occupancy => &["extent.0", "extent.1", SLOPES],
         };
         let vertices = mesh.vertices.iter().flatten().map(|x| x.to_bits());
-        trainer.data = Some(fingerprint(vertices.chain(mesh.triangles.iter().flatten().copied())));
+        let words = vertices.chain(mesh.triangles.iter().flatten().copied());
+        trainer.data = fit.checkpoint.is_some().then(|| fingerprint(words));
         context.run_blocking(&location.build)?;
         let mut feed = |step| {
             let stage = batches.iter_mut().find(|(end, _)| step < *end);
