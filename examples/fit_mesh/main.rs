@@ -21,7 +21,7 @@ use patchfield::models::{
     FitConfig, MarchingCubesConfig, Mesh, MeshSearch, Picture, SurfaceField, SurfaceFieldConfig,
     SurfaceTarget, View, marching_cubes, overlap, sphere_trace, surface_errors,
 };
-use patchfield::radial::MeshSign;
+use patchfield::radial::{Interpolation, MeshSign};
 use patchfield::train::Schedule;
 use patchfield::{Context, Error};
 
@@ -73,6 +73,9 @@ struct Options {
     /// GPU].
     #[arg(long)]
     finest: Option<u32>,
+    /// Cells of such a grid as smoothsteps: the slope of the field has no jumps where cells meet.
+    #[arg(long)]
+    smoothstep: bool,
     /// Logarithm of the entries of a level's table [default: 15; 14 with radial bases, of which the published
     /// rule gives 12280 then, 448489 parameters in all].
     #[arg(long)]
@@ -135,9 +138,10 @@ fn run(options: &Options) -> Result<(), String> {
     describe_mesh(&context, &mesh)?;
 
     let of_the_grid = [options.levels, options.features, options.finest];
-    if options.field == Field::Radial && of_the_grid.iter().any(Option::is_some) {
+    if options.field == Field::Radial && (options.smoothstep || of_the_grid.iter().any(Option::is_some)) {
         return Err(
-            "--levels, --features and --finest are of --field grid: beside radial bases it is as published"
+            "--levels, --features, --finest and --smoothstep are of --field grid: beside radial bases it is as \
+             published"
                 .into(),
         );
     }
@@ -157,6 +161,9 @@ fn run(options: &Options) -> Result<(), String> {
             config.grid.levels = options.levels.unwrap_or(if cpu { 8 } else { 16 });
             config.grid.features = options.features.unwrap_or(if cpu { 2 } else { 1 });
             config.grid.log2_table_size = options.log2_table.unwrap_or(15);
+            if options.smoothstep {
+                config.grid.interpolation = Interpolation::Smoothstep;
+            }
             let finest = options.finest.unwrap_or(if cpu { 256 } else { 2048 });
             (config.with_finest(finest), if cpu { 1e-2 } else { 1e-3 })
         }

@@ -2,7 +2,7 @@
 //! and resumed. A loss that is not finite ends it with an error and the last good checkpoint.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kernels_tests::harness::adapter::best_context;
 use patchfield::models::{FitConfig, Picture, RadialBasesConfig, RadialField, RadialFieldConfig, Region};
@@ -104,6 +104,51 @@ fn it_learns_and_repeats_and_resumes_bit_by_bit() {
         std::fs::remove_file(path(fit)).unwrap();
     }
     std::fs::remove_file(model).unwrap();
+}
+
+/// What a checkpoint's file says beside its tensors, without `names`: as written before it said them.
+fn forget(path: &Path, names: &[&str]) {
+    let bytes = std::fs::read(path).unwrap();
+    let (length, rest) = bytes.split_at(8);
+    let (header, tensors) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    for name in names {
+        header["__metadata__"].as_object_mut().unwrap().remove(*name).unwrap();
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    std::fs::write(path, [&(header.len() as u64).to_le_bytes(), header.as_slice(), tensors].concat())
+        .unwrap();
+}
+
+#[test]
+fn a_fit_goes_on_from_files_that_say_less() {
+    let Some(context) = best_context() else { return };
+    let mut options = fit("older", 60);
+    let mut whole = field(&context);
+    whole.fit(&picture(), &options, &mut quiet()).unwrap();
+    let want = Checkpoint::load(&path(&options)).unwrap();
+    let stop = |options: &FitConfig| {
+        let fresh = FitConfig { resume: false, ..options.clone() };
+        let stopped = field(&context).fit(&picture(), &fresh, &mut |p| {
+            if p.step == 25 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(stopped, Err(Error::Cancelled { step: 25 }));
+    };
+    options.resume = true;
+    stop(&options);
+    forget(&path(&options), &["interpolation", "kind", "align_corners", "data"]);
+    field(&context).fit(&picture(), &options, &mut quiet()).unwrap();
+    assert!(want == Checkpoint::load(&path(&options)).unwrap(), "a resumed run differs");
+
+    // What such a file does not say of its grid is what grids were then.
+    stop(&options);
+    forget(&path(&options), &["interpolation"]);
+    let mut config = *whole.config();
+    config.grid.interpolation = Interpolation::Smoothstep;
+    let other = RadialField::new(&context, config, 5).unwrap().fit(&picture(), &options, &mut quiet());
+    let text = other.unwrap_err().to_string();
+    assert!(text.contains("was made with interpolation linear, not smoothstep"), "{text}");
+    std::fs::remove_file(path(&options)).unwrap();
 }
 
 /// A hybrid with few centres, of a picture's own number of parameters.

@@ -9,6 +9,9 @@ const LEAF: usize = 4;
 /// The largest coordinate whose products of four stay in the range of f32.
 const LARGEST: f32 = 1e9;
 
+/// The smallest extent of a mesh for which such products do not vanish.
+const SMALLEST: f32 = 1e-8;
+
 /// Box of a node, as the shader reads it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -65,7 +68,8 @@ impl MeshBvh {
     /// Of triangles given as three indices each into `vertices`. Triangles without area are welcome.
     ///
     /// Refused, with its number: a vertex that is not finite or beyond 1e9, a triangle with an
-    /// index that is no vertex. Refused too: no triangle at all.
+    /// index that is no vertex. Refused too: no triangle at all, and a mesh that is less than 1e-8 wide and more than a
+    /// point.
     pub fn build(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> Result<Self> {
         check_mesh(vertices, triangles)?;
         let total = u32::try_from(triangles.len()).unwrap_or(u32::MAX);
@@ -85,6 +89,10 @@ impl MeshBvh {
             boxes[node] = bounds(&corners, own);
             dipoles[node] = dipole(&corners, own);
         }
+        let BvhBox { low, high } = boxes[1];
+        let extent = (0..3).map(|d| high[d] - low[d]).fold(0.0, f32::max);
+        let wide = extent == 0.0 || extent >= SMALLEST;
+        check_shape(wide, "vertices", "at least 1e-8 apart along an axis, or a point", extent)?;
         let corners = order
             .iter()
             .map(|&index| {
@@ -314,6 +322,8 @@ mod tests {
         let says = |error: Error, word: &str| assert!(error.to_string().contains(word), "{error}");
         says(MeshBvh::build(&vertices, &[]).unwrap_err(), "at least one");
         says(MeshBvh::build(&vertices, &[[0, 1, 7]]).unwrap_err(), "7 in triangle 0");
+        let tiny: Vec<_> = vertices.iter().map(|v| v.map(|x| 1e-9 * x)).collect();
+        says(MeshBvh::build(&tiny, &triangles).unwrap_err(), "at least 1e-8");
         vertices[3][1] = f32::NAN;
         says(MeshBvh::build(&vertices, &triangles).unwrap_err(), "vertex 3");
         vertices[3][1] = 1e30;

@@ -252,6 +252,27 @@ fn far_away() -> Vec<Case> {
     .into()
 }
 
+/// Cubes of any size that a tree takes, from near and from far.
+fn sizes(random: &mut Random) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for power in [-8, -6, -3, 3, 6, 9] {
+        let size = 10f32.powi(power);
+        let (vertices, triangles) = cube();
+        let mesh = (vertices.iter().map(|v| v.map(|x| size * x)).collect(), triangles);
+        let positions: Vec<[f32; 3]> = (0..60)
+            .map(|i| {
+                let reach = size * 10f32.powi([0, 0, 3, 6, 9][i % 5]);
+                std::array::from_fn(|_| reach * random.uniform(-1.5, 1.5))
+            })
+            .collect();
+        for sign in [MeshSign::Exact, MeshSign::Approximate { beta: 2.0 }] {
+            let name = format!("a cube of 1e{power}");
+            cases.push(case(&name, &mesh, &positions, sign, MeshDistanceVariant::Bvh));
+        }
+    }
+    cases
+}
+
 /// Triangles anywhere; some are lines, some are points, some share a vertex.
 fn soup(n: u32, random: &mut Random) -> Mesh {
     let mut vertices: Vec<[f32; 3]> =
@@ -445,6 +466,13 @@ pub const CANARIES: &[Canary] = &[
         find: "let angles = bitcast<f32>(angle_state[3u * i + 1u]);",
         replace: "let angles = 0.0;",
     },
+    Canary {
+        bug: "products of three lengths that overflow far from the mesh",
+        kernel: "radial/mesh_distance",
+        shader: "radial/mesh_distance::winding",
+        find: "bitcast<f32>(0x7f000000u - min(bitcast<u32>(size) & 0x7f800000u, 0x7e800000u))",
+        replace: "1.0",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -488,6 +516,7 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend(long_walks(&mut random));
     cases.extend(far_away());
+    cases.extend(sizes(&mut random));
     cases
 }
 

@@ -541,6 +541,28 @@ pub const CANARIES: &[Canary] = &[
         replace: "abs(w.v) >= vec4<f32>(2.0));
         let dv",
     },
+    Canary {
+        bug: "a NaN left to exp, which may swallow it",
+        kernel: KERNEL,
+        shader: "radial/radial_basis::forward",
+        find: "select(phi_at(w.t), w.t, is_nan(w.t))",
+        replace: "phi_at(w.t)",
+    },
+    Canary {
+        bug: "a division by the sum of no neighbours",
+        kernel: KERNEL,
+        shader: "radial/radial_basis::forward",
+        find: "(bitcast<u32>(divisor) & 0x7fffffffu) < 0x00800000u",
+        replace: "false",
+    },
+    Canary {
+        bug: "the slope of the inverse cubic as one number, which overflows",
+        kernel: KERNEL,
+        shader: "radial/radial_basis::backward_points",
+        find: "result = -(dphi * phi);
+            other = phi * 1.5 * r;",
+        replace: "result = -(dphi * phi) * (phi * 1.5 * r);",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
