@@ -109,7 +109,7 @@ impl Bench {
     /// A buffer with these bytes.
     pub fn upload(&self, bytes: &[u8]) -> Result<wgpu::Buffer> {
         let buffer = self.context.create_storage("bench", bytes.len() as u64)?;
-        self.context.write(&buffer, 0, bytes);
+        self.context.write(&buffer, 0, bytes)?;
         Ok(buffer)
     }
 

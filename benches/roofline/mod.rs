@@ -111,7 +111,7 @@ impl Roofline {
                     break;
                 }
                 candidate.turns *= 2;
-                maker.write(&candidate);
+                maker.write(&candidate)?;
             }
             chains.push(candidate);
         }
@@ -263,13 +263,13 @@ impl Maker<'_> {
                 .collect::<Vec<_>>(),
         });
         let candidate = Candidate { name, pipeline, bind_group, params, grid, work, turns: 1 };
-        self.write(&candidate);
+        self.write(&candidate)?;
         Ok(candidate)
     }
 
-    fn write(&self, candidate: &Candidate) {
+    fn write(&self, candidate: &Candidate) -> Result<()> {
         // A factor below 1 keeps the chains finite.
         let words = [candidate.turns, self.count, 0.75f32.to_bits(), 0.5f32.to_bits()];
-        self.context.write(&candidate.params, 0, bytemuck::cast_slice(&words));
+        self.context.write(&candidate.params, 0, bytemuck::cast_slice(&words))
     }
 }

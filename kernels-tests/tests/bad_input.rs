@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use kernels_tests::harness::adapter::best_device;
 use patchfield::dense::*;
-use patchfield::dispatch::{Arg, Capabilities, Plan, Readback};
+use patchfield::dispatch::{Arg, Capabilities, Plan, Readback, Recording, Scratch};
 use patchfield::models::{RadialField, RadialFieldConfig};
 use patchfield::radial::*;
-use patchfield::train::Checkpoint;
+use patchfield::train::{Checkpoint, Tensor};
 use patchfield::{BufferView, Context, Error, Kernel, Result};
 use serde_json::{Value, json};
 
@@ -136,7 +136,7 @@ fn sizes() {
 fn loops_that_a_driver_would_end() {
     use patchfield::attention::*;
     type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
-    let rows: [Row; 12] = [
+    let rows: [Row; 13] = [
         (
             "reduce",
             |c| {
@@ -173,6 +173,14 @@ fn loops_that_a_driver_would_end() {
                 )
             },
             &["`classes` = 50257", "at most 20000"],
+        ),
+        (
+            "slices of a sum",
+            |c| {
+                let variant = Some(MatmulVariant::Naive);
+                Matmul::plan(&MatmulConfig { k: 1 << 30, variant, ..Default::default() }, c)
+            },
+            &["`k` = 1073741824", "at most 599995431"],
         ),
         (
             "cross-entropy",
@@ -292,6 +300,69 @@ fn sort(count: u32) -> SortConfig {
     }
 }
 
+/// Outputs that no launch of a kernel of several sees together with what they would overwrite.
+#[test]
+fn outputs_in_the_place_of_others() {
+    let Some((device, queue)) = best_device() else { return };
+    let context = Context::new(&device, &queue);
+    let buffer: [wgpu::Buffer; 8] = std::array::from_fn(|_| context.create_storage("any", 4096).unwrap());
+    let [a, b, c, d, e, f, g, h] = buffer.each_ref().map(BufferView::new);
+    let refused = |result: Result<Recording>, what, other| {
+        assert_eq!(result.map(drop), Err(Error::Aliased { what, other }));
+    };
+
+    let kernel =
+        LayerNormBackward::new(&context, LayerNormConfig { rows: 9, width: 8, ..Default::default() });
+    let (kernel, scratch) = with_scratch(kernel);
+    let good = LayerNormBackwardArgs {
+        h: a,
+        statistics: b,
+        weight: Some(c),
+        dy: d,
+        dhidden: None,
+        dh: e,
+        dweight: Some(f),
+        dbias: Some(g),
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&LayerNormBackwardArgs { dweight: Some(e), ..good }), "dweight", "dh");
+    refused(kernel.prepare(&LayerNormBackwardArgs { dbias: Some(f), ..good }), "dbias", "dweight");
+    refused(kernel.prepare(&LayerNormBackwardArgs { dbias: Some(a), ..good }), "dbias", "h");
+
+    let config = ConcatenateConfig { rows: 5, first: 4, second: 4, bias: true };
+    let (kernel, scratch) = with_scratch(ConcatenateBackward::new(&context, config));
+    let good = ConcatenateBackwardArgs { da: a, db: b, dy: c, dbias: Some(d), scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&ConcatenateBackwardArgs { dbias: Some(b), ..good }), "dbias", "db");
+
+    let (kernel, scratch) = with_scratch(ElementwiseLoss::new(&context, LossConfig::new(Loss::Squared, 64)));
+    let good =
+        ElementwiseLossArgs { prediction: a, target: b, loss: c, gradient: Some(d), scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&ElementwiseLossArgs { loss: d, ..good }), "loss", "gradient");
+    refused(kernel.prepare(&ElementwiseLossArgs { loss: b, ..good }), "loss", "target");
+
+    let config = InvertedIndexConfig { rows: 7, n: 100 };
+    let (kernel, scratch) = with_scratch(InvertedIndex::new(&context, config));
+    let good = InvertedIndexArgs { index: a, order: b, starts: c, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&InvertedIndexArgs { starts: b, ..good }), "starts", "order");
+    refused(kernel.prepare(&InvertedIndexArgs { order: a, ..good }), "order", "index");
+
+    let config = ClipConfig { counts: vec![64, 64], max_norm: 1.0 };
+    let (kernel, scratch) = with_scratch(Clip::new(&context, config));
+    let good = ClipArgs { gradients: &[g, h], step: a, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&ClipArgs { step: h, ..good }), "step", "gradients");
+}
+
+fn with_scratch<K: Kernel>(kernel: Result<K>) -> (K, Scratch) {
+    let kernel = kernel.unwrap();
+    let scratch = kernel.create_scratch().unwrap();
+    (kernel, scratch)
+}
+
 /// After each error the same encoder takes a good record, finishes and submits; the host's handler
 /// of errors hears nothing.
 #[test]
@@ -340,6 +411,11 @@ fn buffers() {
         ),
         ("size of 1023", to(BufferView::range(&long, 0, 1023)), |_| true, &["`y`", "1023"]),
     ];
+    let only_storage = context.create_buffer("still", 1024, wgpu::BufferUsages::STORAGE).unwrap();
+    let still = Tensor::from_buffer(&only_storage, &[256]).unwrap().write(&context, &[0.0; 256]);
+    assert_eq!(still, Err(Error::UsageMissing { what: "buffer", usage: "COPY_DST" }));
+    assert!(matches!(context.write(&y, 1020, &[1; 5]), Err(Error::OutOfBounds { .. })));
+    assert!(matches!(context.write(&y, 2, &[1; 4]), Err(Error::Misaligned { .. })));
     for (row, args, fits, says) in rows {
         let mut encoder = device.create_command_encoder(&Default::default());
         check(row, kernel.record(&mut encoder, &args).expect_err(row), fits, says);

@@ -38,9 +38,9 @@ fn run_from(
     let values = context.create_storage_with("values", values).unwrap();
     let positions = positions.map(|p| context.create_storage_with("positions", p).unwrap());
     let state = context.create_storage("state", 16).unwrap();
-    context.write(&state, 0, RandomState::new(3, 1).bytes());
+    context.write(&state, 0, RandomState::new(3, 1).bytes()).unwrap();
     let centres = context.create_storage("centres", n * d * 4).unwrap();
-    context.write(&centres, 0, bytemuck::cast_slice(seeds));
+    context.write(&centres, 0, bytemuck::cast_slice(seeds)).unwrap();
     let shapes = context.create_storage("shapes", n * d * (d + 1) / 2 * 4).unwrap();
     let report = context.create_storage("report", 32).unwrap();
     let scratch = kernel.create_scratch().unwrap();

@@ -159,7 +159,7 @@ fn errors(context: &Context, weight: f32) -> [f64; 2] {
         let values = y.tensor().read(context).unwrap();
         d_y.write(context, &loss_gradient(&values, &now, weight)).unwrap();
         let rate = 1e-2 * 0.5 * (1.0 + (std::f64::consts::PI * i as f64 / STEPS as f64).cos());
-        context.write(&step, 0, StepValues::new(i + 1, rate as f32, method.betas()).bytes());
+        context.write(&step, 0, StepValues::new(i + 1, rate as f32, method.betas()).bytes()).unwrap();
         context.run_blocking(&gradients.recording).unwrap();
         context.run_blocking(&update).unwrap();
     }

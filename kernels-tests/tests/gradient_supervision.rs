@@ -136,7 +136,7 @@ impl<'a> Fit<'a> {
         }
         for i in 0..STEPS {
             let rate = 2e-2 * 0.5 * (1.0 + (std::f64::consts::PI * i as f64 / STEPS as f64).cos());
-            context.write(&step, 0, StepValues::new(i + 1, rate as f32, method.betas()).bytes());
+            context.write(&step, 0, StepValues::new(i + 1, rate as f32, method.betas()).bytes()).unwrap();
             context.run_blocking(&recording).unwrap();
         }
         let got = y.tensor().read(context).unwrap();

@@ -101,7 +101,7 @@ fn attend(context: &Context, n: usize, heads: usize, seed: u64) {
     let [q_at, k_at, v_at, x_at, o_at, dq_at, dk_at, dv_at] = [(); 8].map(|()| buffer(rows * D));
     let lse_at = buffer(rows);
     for (at, data) in [(&q_at, &q), (&k_at, &k), (&v_at, &v), (&x_at, &x)] {
-        context.write(at, 0, bytemuck::cast_slice(data));
+        context.write(at, 0, bytemuck::cast_slice(data)).unwrap();
     }
     let inputs = AttentionInputs::new((&q_at).into(), (&k_at).into(), (&v_at).into());
     let (o, lse) = (BufferView::new(&o_at), BufferView::new(&lse_at));
@@ -218,7 +218,7 @@ fn every_pixel_attends_somewhere() {
     let (n, mut random) = (tokens(), Random::new(76));
     let [q, k, v] = [2.0, 2.0, 1.0].map(|size| {
         let at = context.create_storage("rows", (n * D * 4) as u64).unwrap();
-        context.write(&at, 0, bytemuck::cast_slice(&random.vec(n * D, -size, size)));
+        context.write(&at, 0, bytemuck::cast_slice(&random.vec(n * D, -size, size))).unwrap();
         at
     });
     let [o, lse] = [n * D, n].map(|words| context.create_storage("rows", words as u64 * 4).unwrap());
@@ -245,7 +245,7 @@ fn statistics(
     let hop_mass = buffer(side as usize);
     let mut start = vec![0.0f32; n];
     start[n / 2 + side as usize / 2] = 1.0;
-    context.write(&row, 0, bytemuck::cast_slice(&start));
+    context.write(&row, 0, bytemuck::cast_slice(&start)).unwrap();
     let config = AttentionRowStatisticsConfig { attention, grid: Some(grid) };
     let rows = AttentionRowStatistics::new(context, config).unwrap();
     let columns =

@@ -147,7 +147,7 @@ fn a_bit_pattern_in_a_bag_is_learned() {
     let mut steps = 0;
     let mut run = |rate: f32| {
         steps += 1;
-        context.write(&step, 0, StepValues::new(steps, rate, method.betas()).bytes());
+        context.write(&step, 0, StepValues::new(steps, rate, method.betas()).bytes()).unwrap();
         context.run_blocking(&recording).unwrap();
     };
     let right = |class: &[u32]| {
@@ -158,7 +158,7 @@ fn a_bit_pattern_in_a_bag_is_learned() {
     let started = std::time::Instant::now();
     let mut show = |bags: (Vec<f32>, Vec<u32>), rate: f32| {
         x.write(&context, &bags.0).unwrap();
-        context.write(&target, 0, bytemuck::cast_slice(&bags.1));
+        context.write(&target, 0, bytemuck::cast_slice(&bags.1)).unwrap();
         run(rate);
         right(&bags.1)
     };

@@ -60,6 +60,33 @@ fn gradients_of_a_variable_used_three_times_add_up() {
 }
 
 #[test]
+fn what_does_not_belong_together_is_refused() {
+    let Some(context) = best_context() else { return };
+    let tensor = |n: u32| Tensor::from_slice(&context, "test", &[n], &vec![-1.0; n as usize]).unwrap();
+    let (mut one, mut other) = (Tape::new(&context), Tape::new(&context));
+    let (x, foreign) = (one.variable(&tensor(5)), other.variable(&tensor(5)));
+    let y = join(&mut one, &x, &foreign);
+    let says = |error: patchfield::Error, word: &str| assert!(error.to_string().contains(word), "{error}");
+    says(one.backward(&y, &tensor(5)).unwrap_err(), "of this tape");
+    let y = scale(&mut other, &foreign, 2.0);
+    let gradients = other.backward(&y, &tensor(5)).unwrap();
+    assert!(gradients.of(&foreign).is_ok());
+    says(gradients.of(&x).unwrap_err(), "of this tape");
+
+    // What an operation of the caller's gives back.
+    let given = |gradients: Vec<Option<Tensor>>| {
+        let mut tape = Tape::new(&context);
+        let (a, b) = (tape.variable(&tensor(5)), tape.variable(&tensor(3)));
+        let nothing = patchfield::Recording::new;
+        let y = tape.operation(nothing(), &[&a, &b], tensor(5), move |_, _| Ok((nothing(), gradients)));
+        tape.backward(&y, &tensor(5)).map(drop)
+    };
+    assert_eq!(given(vec![None, Some(tensor(3))]), Ok(()));
+    says(given(vec![Some(tensor(5))]).unwrap_err(), "one for each input");
+    says(given(vec![Some(tensor(5)), Some(tensor(5))]).unwrap_err(), "3 elements");
+}
+
+#[test]
 fn operations_of_several_outputs_take_what_gradients_there_are() {
     let Some(context) = best_context() else { return };
     let tensor = |shape: &[u32], data: &[f32]| Tensor::from_slice(&context, "test", shape, data).unwrap();

@@ -3,7 +3,7 @@
 use super::{ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_shape, count, kernel, read, shader, write,
+    check_apart, check_config, check_shape, count, kernel, read, shader, write,
 };
 
 /// `y_r = [a_r, b_r] + bias` for each of `rows` rows.
@@ -185,6 +185,9 @@ impl Kernel for ConcatenateBackward {
     fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
         self.config.check_bias("dbias", args.dbias)?;
         let [da, db, dy] = self.config.args(["da", "db", "dy"], [args.da, args.db, args.dy]);
+        let dbias = args.dbias.map(|view| Arg::words("dbias", view, self.config.width().into()));
+        let outputs: Vec<_> = [da, db].into_iter().chain(dbias).collect();
+        check_apart(&outputs, &[Some(dy)])?;
         let mut recording = Recording::single(self.context.bind(&self.plan.launches[0], &[dy, da, db])?);
         if let Some(y) = args.dbias {
             let sum = ReduceForward::new(&self.context, self.config.sum())?;

@@ -3,8 +3,8 @@
 use super::gather::{CLAMP, GatherConfig, STARTS};
 use super::sort::{Sort, SortConfig, SortKey, SortPayload};
 use crate::dispatch::{
-    Arg, BufferView, Capabilities, Cost, Error, Kernel, Plan, Recording, Result, Scratch, check_config,
-    kernel,
+    Arg, BufferView, Capabilities, Cost, Error, Kernel, Plan, Recording, Result, Scratch, check_apart,
+    check_config, kernel,
 };
 
 /// `n` indices below `rows`.
@@ -85,19 +85,16 @@ impl Kernel for InvertedIndex {
         let InvertedIndexConfig { rows, n } = self.config;
         let scratch: Vec<_> =
             (0..self.plan.scratch.len()).map(|i| args.scratch.view(i)).collect::<Result<_>>()?;
-        // With several passes of the sort no launch sees both.
-        for (what, output) in [("order", args.order), ("starts", args.starts)] {
-            if args.index.buffer == output.buffer {
-                return Err(Error::Aliased { what, other: "index" });
-            }
-        }
         let (own, sort_scratch) = scratch.split_at(OWN_SCRATCH.min(scratch.len()));
         let (&[keys, sorted], [clamp, passes @ .., starts]) = (own, &self.plan.launches[..]) else {
             let have = own.len() as u64;
             return Err(Error::BufferTooSmall { what: "scratch", need: OWN_SCRATCH as u64, have });
         };
         let words = |what, view, n: u32| Arg::words(what, view, n.into());
-        let clamped = [words("index", args.index, n), words("keys", keys, n)];
+        // No launch sees them all.
+        let (index, starts_out) = (words("index", args.index, n), words("starts", args.starts, rows + 1));
+        check_apart(&[words("order", args.order, n), starts_out], &[Some(index)])?;
+        let clamped = [index, words("keys", keys, n)];
         let mut recording = Recording::single(self.context.bind(clamp, &clamped)?);
         recording.append(Sort::bind(
             &self.context,
@@ -107,7 +104,7 @@ impl Kernel for InvertedIndex {
             (None, Some(args.order)),
             sort_scratch,
         )?);
-        let bisected = [words("sorted", sorted, n), words("starts", args.starts, rows + 1)];
+        let bisected = [words("sorted", sorted, n), starts_out];
         recording.push(self.context.bind(starts, &bisected)?);
         Ok(recording)
     }

@@ -3,7 +3,8 @@
 use super::{ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Planned, Recording, Result,
-    Scratch, Shader, check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+    Scratch, Shader, check_apart, check_config, check_shape, check_workgroup, count, kernel, read, shader,
+    write,
 };
 
 /// What a row is normalised by.
@@ -388,6 +389,10 @@ impl Kernel for LayerNormBackward {
             args.weight.map_or(Arg::words("h", args.h, width), |view| Arg::words("weight", view, width));
         let dhidden = args.dhidden.map_or(dy, |view| Arg::words("dhidden", view, n));
         let dh = Arg::words("dh", args.dh, n);
+        let [dweight, dbias] = [("dweight", args.dweight), ("dbias", args.dbias)]
+            .map(|(what, view)| view.map(|view| Arg::words(what, view, width)));
+        let outputs: Vec<_> = [Some(dh), dweight, dbias].into_iter().flatten().collect();
+        check_apart(&outputs, &[h, statistics, dy, weight, dhidden].map(Some))?;
         let launches = &self.plan.launches;
         let mut recording =
             Recording::single(context.bind(&launches[0], &[h, statistics, dy, weight, dhidden, dh])?);

@@ -3,7 +3,7 @@
 use super::sum;
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// An elementwise loss, most of them of `d = prediction - target`.
@@ -227,10 +227,13 @@ fn bind<'a>(
     loss: BufferView<'a>,
     scratch: &'a Scratch,
 ) -> Result<Recording> {
+    let loss = Arg::words("loss", loss, 1);
+    let outputs: Vec<_> = gradient.into_iter().chain([loss]).collect();
+    check_apart(&outputs, &inputs.map(Some))?;
     let mut args = vec![inputs[0], inputs[1], sum::partial(plan, scratch, 0)?];
     args.extend(gradient);
     let mut recording = Recording::single(context.bind(&plan.launches[0], &args)?);
-    sum::bind(context, plan, &plan.launches[1..], Arg::words("loss", loss, 1), scratch, &mut recording)?;
+    sum::bind(context, plan, &plan.launches[1..], loss, scratch, &mut recording)?;
     Ok(recording)
 }
 

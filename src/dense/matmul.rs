@@ -93,6 +93,8 @@ impl MatmulConfig {
         for (what, value) in [("m", self.m), ("n", self.n), ("k", self.k), ("batch", self.batch)] {
             check_config(value > 0, what, "at least 1", value)?;
         }
+        // Slices are whole multiples of 16.
+        check_config(self.k < u32::MAX - 15, "k", "less than 2^32 - 16", self.k)?;
         check_config(self.scale.is_finite(), "scale", "finite", self.scale)?;
         self.activation.check()?;
         let batch = |shared: bool| if shared { 1 } else { self.batch };
@@ -197,6 +199,9 @@ fn slicing(caps: &Capabilities) -> (u64, u32) {
     if caps.cpu { (1 << 16, 256) } else { (1 << 19, 128) }
 }
 
+/// Of those that are chosen: one invocation adds them up.
+const MOST_SLICES: u32 = 4096;
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
@@ -282,10 +287,10 @@ impl Matmul {
         let most = config.k.div_ceil(slice);
         let slices = match config.slices {
             Some(slices) => {
-                check_config((1..=4096).contains(&slices), "slices", "1 to 4096", slices)?;
+                check_config((1..=MOST_SLICES).contains(&slices), "slices", "1 to 4096", slices)?;
                 slices.min(config.k.div_ceil(16))
             }
-            None => busy.div_ceil(u64::from(y)).min(u64::from(most)) as u32,
+            None => busy.div_ceil(u64::from(y)).min(u64::from(most)).min(MOST_SLICES.into()) as u32,
         };
         // The rounds of an invocation's loops for sixteen terms of a sum, at the most.
         let rounds = match variant {
@@ -300,6 +305,7 @@ impl Matmul {
         let slices = config.k.div_ceil(slice_k);
         let sliced = slices > 1;
         count("slices", &[slices, y])?;
+        caps.check_rounds("k", config.k, slices.into())?;
         let params = Params {
             m: config.m,
             n: config.n,
@@ -342,7 +348,7 @@ impl Matmul {
             if variant == MatmulVariant::Subgroup { constants.subgroups() } else { constants }
         };
         let element = if config.half { 2 } else { 4 };
-        let flops = 2 * u64::from(y) * u64::from(config.k);
+        let flops = (2 * u64::from(y)).saturating_mul(config.k.into());
         let inputs = element * (u64::from(a) + u64::from(b));
         let extra = 4 * u64::from(y) * (1 + u64::from(config.accumulate) + u64::from(config.keep));
         let keep = usize::from(config.keep);

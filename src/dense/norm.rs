@@ -4,7 +4,7 @@ use super::optimizer::StepValues;
 use super::sum;
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_shape, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// Clipping of the gradients of a whole model by their common norm.
@@ -107,16 +107,17 @@ impl Kernel for Clip {
         let (buffers, plan) = (counts.len(), &self.plan);
         let same = args.gradients.len() == buffers;
         check_shape(same, "gradients", format!("{buffers} buffers"), args.gradients.len())?;
+        let step = Arg::words("step", args.step, StepValues::WORDS);
         let mut recording = Recording::new();
         for ((launch, &view), &n) in plan.launches.iter().zip(args.gradients).zip(counts) {
             let gradient = Arg::words("gradients", view, n.into());
+            check_apart(&[step], &[Some(gradient)])?;
             let partial = sum::partial(plan, args.scratch, 0)?;
             recording.push(self.context.bind(launch, &[gradient, partial])?);
         }
         let total = sum::partial(plan, args.scratch, plan.scratch.len() - 1)?;
         let (tail, finish) = (&plan.launches[buffers..plan.launches.len() - 1], plan.launches.len() - 1);
         sum::bind(&self.context, plan, tail, total, args.scratch, &mut recording)?;
-        let step = Arg::words("step", args.step, StepValues::WORDS);
         recording.push(self.context.bind(&plan.launches[finish], &[total, step])?);
         Ok(recording)
     }

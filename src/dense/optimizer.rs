@@ -80,7 +80,7 @@ pub enum Method {
     RmsProp {
         /// Decay of the second moment, in `[0, 1)`.
         alpha: f32,
-        /// Added to the square root; above 0.
+        /// Added to the square root; at least 0, and above 0 if a gradient may stay 0 unskipped.
         epsilon: f32,
     },
 }

@@ -126,12 +126,26 @@ impl Context {
     ) -> Result<wgpu::Buffer> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         let buffer = self.create_storage(what, bytes.len() as u64)?;
-        self.write(&buffer, 0, bytes);
+        self.write(&buffer, 0, bytes)?;
         Ok(buffer)
     }
 
-    /// `Queue::write_buffer` for any length: the last word is filled up with zeros.
-    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+    /// `Queue::write_buffer` for any length: the last word is filled up with zeros. `offset` is a multiple of 4.
+    ///
+    /// Refused, as wgpu would tell the device's error handler of it: what ends behind the buffer, and a buffer without
+    /// `COPY_DST`.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        let what = "buffer";
+        let size = bytes.len().next_multiple_of(4) as u64;
+        if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
+            return Err(Error::OutOfBounds { what, offset, size, buffer: buffer.size() });
+        }
+        if !offset.is_multiple_of(4) {
+            return Err(Error::Misaligned { what, quantity: "offset", value: offset, alignment: 4 });
+        }
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
+            return Err(Error::UsageMissing { what, usage: "COPY_DST" });
+        }
         let whole = bytes.len() / 4 * 4;
         self.inner.queue.write_buffer(buffer, offset, &bytes[..whole]);
         if whole < bytes.len() {
@@ -139,6 +153,7 @@ impl Context {
             word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
             self.inner.queue.write_buffer(buffer, offset + whole as u64, &word);
         }
+        Ok(())
     }
 
     /// The scratch buffers that a plan asks for.

@@ -240,7 +240,7 @@ impl Trainer {
             feed(step)?;
             let rate = fit.learning_rate * fit.schedule.factor(step);
             let values = StepValues::new(step + 1, rate as f32, self.betas);
-            context.write(&self.step, 0, values.bytes());
+            context.write(&self.step, 0, values.bytes())?;
             context.run_blocking(&self.recording)?;
             step += 1;
 

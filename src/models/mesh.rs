@@ -274,7 +274,7 @@ impl MeshSearch {
         let rest = SearchOutputs::new(&self.context, tile)?;
         let recording = self.search(0, &positions, &distance, &rest, sign)?;
         for chunk in points.chunks(tile as usize) {
-            self.context.write(positions.buffer(), 0, bytemuck::cast_slice(chunk));
+            self.context.write(positions.buffer(), 0, bytemuck::cast_slice(chunk))?;
             self.context.run_blocking(&recording)?;
             let n = chunk.len();
             all.distance.extend_from_slice(&distance.read(&self.context)?[..n]);

@@ -98,7 +98,7 @@ impl MeshBatches {
     pub fn write(&mut self, step: u64) -> Result<()> {
         let (pool, batch) = place(step, self.take.len() as u64, self.context.capabilities().cpu);
         if self.filled != Some(pool) {
-            self.context.write(&self.state, 0, RandomState::new(self.seed, pool).bytes());
+            self.context.write(&self.state, 0, RandomState::new(self.seed, pool).bytes())?;
             self.context.run_blocking(&self.fill)?;
             self.filled = Some(pool);
         }

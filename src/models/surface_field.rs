@@ -348,7 +348,7 @@ impl SurfaceField {
         let mut all = Vec::with_capacity(points.len());
         for chunk in points.chunks(tile) {
             let units = self.units(chunk);
-            context.write(tiles.pass.positions.buffer(), 0, bytemuck::cast_slice(&units));
+            context.write(tiles.pass.positions.buffer(), 0, bytemuck::cast_slice(&units))?;
             context.run_blocking(&tiles.recording)?;
             let values = tiles.pass.output.read(context)?;
             all.extend(values[..chunk.len()].iter().map(|y| self.unit() * y));

@@ -53,9 +53,11 @@ impl Checkpoint {
         Self::default()
     }
 
-    /// Adds a tensor.
+    /// Adds a tensor, in the place of one of the same name.
     pub fn insert(&mut self, name: impl Into<String>, shape: &[u32], data: Vec<f32>) {
-        self.tensors.push((name.into(), shape.iter().map(|&n| n as usize).collect(), data));
+        let name = name.into();
+        self.tensors.retain(|(other, ..)| *other != name);
+        self.tensors.push((name, shape.iter().map(|&n| n as usize).collect(), data));
     }
 
     /// Adds a string.
@@ -169,6 +171,7 @@ mod tests {
     fn what_is_saved_is_loaded() {
         let path = file("round-trip.safetensors");
         let mut checkpoint = Checkpoint::new();
+        checkpoint.insert("a", &[1], vec![7.0]);
         checkpoint.insert("a", &[2, 2], vec![1.0, -0.0, 3.5e-39, 4.0]);
         checkpoint.set("step", 17);
         checkpoint.save(&path).unwrap();

@@ -12,7 +12,7 @@ pub enum Schedule {
         /// The last factor.
         floor: f64,
     },
-    /// `factor` to the power of the number of whole `every` steps since `start`.
+    /// Times `factor` at `start`, and again after each `every` steps.
     Step {
         /// First step of the decay.
         start: u64,

@@ -1,10 +1,11 @@
 //! The tape: forward passes in order, backward passes in reverse.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tensor::Tensor;
 use crate::dense::{Add, AddArgs, AddConfig};
-use crate::dispatch::{Context, Error, Kernel, Recording, Result};
+use crate::dispatch::{Context, Error, Kernel, Recording, Result, check_config, check_shape};
 
 /// A tensor on a tape: what gradients flow through.
 ///
@@ -13,7 +14,21 @@ use crate::dispatch::{Context, Error, Kernel, Recording, Result};
 #[derive(Debug, Clone)]
 pub struct Variable {
     tensor: Tensor,
-    id: usize,
+    id: Id,
+}
+
+/// The number of the tape, and that of the variable on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Id {
+    tape: u64,
+    variable: usize,
+}
+
+impl Id {
+    /// Gradients flow along one tape.
+    fn check(self, tape: u64, what: &'static str) -> Result<()> {
+        check_config(self.tape == tape, what, "a variable of this tape", "one of another")
+    }
 }
 
 impl Variable {
@@ -29,8 +44,9 @@ impl Variable {
 type Backward = Box<dyn FnOnce(&Context, &[Option<Tensor>]) -> Result<(Recording, Vec<Option<Tensor>>)>>;
 
 struct Node {
-    outputs: Vec<usize>,
-    inputs: Vec<usize>,
+    outputs: Vec<Id>,
+    /// With their elements.
+    inputs: Vec<(Id, u32)>,
     backward: Backward,
 }
 
@@ -39,6 +55,7 @@ pub struct Tape {
     context: Context,
     recording: Recording,
     nodes: Vec<Node>,
+    number: u64,
     variables: usize,
 }
 
@@ -53,12 +70,14 @@ impl std::fmt::Debug for Tape {
 pub struct Gradients {
     /// Forward and backward passes, ready to be encoded at every step.
     pub recording: Recording,
-    gradients: HashMap<usize, Tensor>,
+    tape: u64,
+    gradients: HashMap<Id, Tensor>,
 }
 
 impl Gradients {
-    /// The gradient of a variable; `Err` if the loss does not depend on it.
+    /// The gradient of a variable; `Err` if the loss does not depend on it, or it is of another tape.
     pub fn of(&self, variable: &Variable) -> Result<&Tensor> {
+        variable.id.check(self.tape, "variable")?;
         self.gradients.get(&variable.id).ok_or_else(|| Error::Shape {
             what: "gradient",
             need: "a variable that the loss depends on".into(),
@@ -71,7 +90,15 @@ impl Tape {
     /// An empty tape.
     #[must_use]
     pub fn new(context: &Context) -> Self {
-        Self { context: context.clone(), recording: Recording::new(), nodes: Vec::new(), variables: 0 }
+        static TAPES: AtomicU64 = AtomicU64::new(0);
+        let number = TAPES.fetch_add(1, Ordering::Relaxed);
+        Self {
+            context: context.clone(),
+            recording: Recording::new(),
+            nodes: Vec::new(),
+            number,
+            variables: 0,
+        }
     }
 
     /// The context.
@@ -82,8 +109,9 @@ impl Tape {
 
     /// Puts a tensor on the tape: a parameter, or an input whose gradient is wanted.
     pub fn variable(&mut self, tensor: &Tensor) -> Variable {
+        let id = Id { tape: self.number, variable: self.variables };
         self.variables += 1;
-        Variable { tensor: tensor.clone(), id: self.variables - 1 }
+        Variable { tensor: tensor.clone(), id }
     }
 
     /// The forward passes alone, ready to be encoded: for a model that is not trained.
@@ -98,7 +126,7 @@ impl Tape {
     }
 
     /// Records an operation: its forward dispatches, which write `output`, and how to get from the
-    /// gradient of `output` to those of `inputs` (in the same order).
+    /// gradient of `output` to those of `inputs` (in the same order, as many, with as many elements each).
     pub fn operation(
         &mut self,
         forward: Recording,
@@ -127,7 +155,7 @@ impl Tape {
         let variables = outputs.map(|output| self.variable(&output));
         self.nodes.push(Node {
             outputs: variables.iter().map(|v| v.id).collect(),
-            inputs: inputs.iter().map(|v| v.id).collect(),
+            inputs: inputs.iter().map(|v| (v.id, v.tensor.len())).collect(),
             backward: Box::new(backward),
         });
         variables
@@ -135,13 +163,17 @@ impl Tape {
 
     /// Appends the backward passes of everything that `output` depends on, from its gradient.
     /// A variable that is used more than once gets the sum, added in the order of the tape.
+    ///
+    /// Refused: variables of another tape, among the inputs of operations too, and gradients of an operation that do
+    /// not match its inputs.
     pub fn backward(self, output: &Variable, gradient: &Tensor) -> Result<Gradients> {
-        crate::dispatch::check_shape(
+        check_shape(
             gradient.len() == output.tensor.len(),
             "gradient",
             format!("{} elements", output.tensor.len()),
             gradient.shape(),
         )?;
+        output.id.check(self.number, "output")?;
         let mut gradients = HashMap::from([(output.id, gradient.clone())]);
         // The first gradient of a variable may be a tensor that others hold too (the caller's, or
         // one that an operation hands through): sums go into tensors of the tape's own.
@@ -154,8 +186,13 @@ impl Tape {
             }
             let (dispatches, given) = (node.backward)(&self.context, &dy)?;
             recording.append(dispatches);
-            for (id, new) in node.inputs.into_iter().zip(given) {
+            let as_many = format!("{}, one for each input", node.inputs.len());
+            check_shape(given.len() == node.inputs.len(), "gradients of an operation", as_many, given.len())?;
+            for ((id, elements), new) in node.inputs.into_iter().zip(given) {
+                id.check(self.number, "input")?;
                 let Some(new) = new else { continue };
+                let need = format!("{elements} elements, as the input");
+                check_shape(new.len() == elements, "gradient of an operation", need, new.shape())?;
                 match gradients.get(&id) {
                     None => {
                         gradients.insert(id, new);
@@ -174,7 +211,7 @@ impl Tape {
                 }
             }
         }
-        Ok(Gradients { recording, gradients })
+        Ok(Gradients { recording, tape: self.number, gradients })
     }
 }
 

@@ -65,12 +65,11 @@ impl Tensor {
         &self.buffer
     }
 
-    /// Overwrites the contents, through `Queue::write_buffer`.
+    /// Overwrites the contents, through `Queue::write_buffer`; the buffer has the usage `COPY_DST`.
     pub fn write(&self, context: &Context, data: &[f32]) -> Result<()> {
         let fits = data.len() == self.len() as usize;
         check_shape(fits, "tensor data", format!("{} elements", self.len()), data.len())?;
-        context.write(&self.buffer, 0, bytemuck::cast_slice(data));
-        Ok(())
+        context.write(&self.buffer, 0, bytemuck::cast_slice(data))
     }
 
     /// Submits a copy and waits for it.

@@ -83,8 +83,8 @@ impl Update {
     }
 
     /// Sets the step (from 1) and the learning rate for the next submission, through `Queue::write_buffer`.
-    pub fn set(&self, context: &Context, step: u64, rate: f32) {
-        context.write(&self.values, 0, StepValues::new(step, rate, self.method.betas()).bytes());
+    pub fn set(&self, context: &Context, step: u64, rate: f32) -> Result<()> {
+        context.write(&self.values, 0, StepValues::new(step, rate, self.method.betas()).bytes())
     }
 
     /// [`StepValues`] as the last step left them: the norm of the gradients is among them.

@@ -177,7 +177,7 @@ impl<'a> Views<'a> {
         for buffer in &scratch.0 {
             *self.scratch_bytes.borrow_mut() += buffer.size();
             let poison = vec![super::run::POISON; buffer.size() as usize / 4];
-            kernel.context().write(buffer, 0, bytemuck::cast_slice(&poison));
+            kernel.context().write(buffer, 0, bytemuck::cast_slice(&poison))?;
         }
         Ok(scratch)
     }

@@ -62,7 +62,7 @@ pub struct Snapshot {
 pub fn snapshot(context: &Context, case: &Case) -> Result<Snapshot, Error> {
     let fenced = fence(context, case)?;
     for (fenced, (_, input)) in fenced.iter().zip(&case.buffers) {
-        context.write(&fenced.buffer, 0, &contents(input, fenced.view));
+        context.write(&fenced.buffer, 0, &contents(input, fenced.view))?;
     }
     let recording = (case.run)(context, &views(&fenced))?;
     let mut buffers: Vec<(wgpu::Buffer, Vec<u8>)> = Vec::new();
@@ -154,7 +154,7 @@ fn once(
     tamper: Option<Tamper<'_>>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     for (fenced, (_, input)) in fenced.iter().zip(&case.buffers) {
-        context.write(&fenced.buffer, 0, &contents(input, fenced.view));
+        context.write(&fenced.buffer, 0, &contents(input, fenced.view))?;
     }
     let mut recording = (case.run)(context, &views(fenced))?;
     if let Some(tamper) = tamper {

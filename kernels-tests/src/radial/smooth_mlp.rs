@@ -274,7 +274,7 @@ fn case(config: SmoothMlpConfig, random: &mut Random) -> Case {
         let gradients: Vec<_> = NAMES[..count].iter().map(|[.., w, bias]| layer(w, bias)).collect();
         let poison = |scratch: Scratch| -> Scratch {
             for buffer in &scratch.0 {
-                context.write(buffer, 0, &vec![0xff; buffer.size() as usize]);
+                context.write(buffer, 0, &vec![0xff; buffer.size() as usize]).unwrap();
             }
             scratch
         };

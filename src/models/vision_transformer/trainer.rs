@@ -47,7 +47,7 @@ impl Drawn {
     }
 
     /// A permutation for each image.
-    fn draw(&self, context: &Context, seed: u64, step: u64) {
+    fn draw(&self, context: &Context, seed: u64, step: u64) -> Result<()> {
         let mut all = Vec::with_capacity((self.batch * (self.prefix + self.patches)) as usize);
         for image in 0..self.batch {
             let key = [step, self.stream, u64::from(image)]
@@ -57,7 +57,7 @@ impl Drawn {
             all.extend(0..self.prefix);
             all.extend((0..self.patches).map(|i| self.prefix + order.order(i.into()) as u32));
         }
-        context.write(&self.rank, 0, bytemuck::cast_slice(&all));
+        context.write(&self.rank, 0, bytemuck::cast_slice(&all))
     }
 }
 
@@ -220,14 +220,13 @@ impl VisionTrainer {
         )?;
         self.image.write(&self.context, images)?;
         match &self.labels {
-            Labels::Classes(buffer) => self.context.write(buffer, 0, bytemuck::cast_slice(classes)),
+            Labels::Classes(buffer) => self.context.write(buffer, 0, bytemuck::cast_slice(classes))?,
             Labels::OneHot(tensor) => {
                 let row = |&class: &u32| (0..self.classes).map(move |c| f32::from(c == class));
                 tensor.write(&self.context, &classes.iter().flat_map(row).collect::<Vec<_>>())?;
             }
         }
-        self.drawn.iter().for_each(|drawn| drawn.draw(&self.context, self.seed, self.steps));
-        Ok(())
+        self.drawn.iter().try_for_each(|drawn| drawn.draw(&self.context, self.seed, self.steps))
     }
 
     /// Writes the next batch and learning rate, through `Queue::write_buffer`, and gives the dispatches to
@@ -235,7 +234,7 @@ impl VisionTrainer {
     pub fn prepare(&mut self, images: &[f32], classes: &[u32], rate: f32) -> Result<&Recording> {
         self.feed(images, classes)?;
         self.steps += 1;
-        self.update.set(&self.context, self.steps, rate);
+        self.update.set(&self.context, self.steps, rate)?;
         Ok(&self.recording)
     }
 

@@ -34,6 +34,10 @@ pub fn add_position(
             got: format!("{:?}", x.tensor().shape()),
         });
     };
+    if let Some(shape) = prefix.map(|prefix| prefix.tensor().shape()) {
+        let rows = matches!(shape, &[.., last] if last == width);
+        check_shape(rows, "prefix", format!("[tokens, {width}]"), shape)?;
+    }
     let before = prefix.map_or(0, |prefix| prefix.tensor().len() / width);
     let tokens = n.saturating_add(before);
     let table_fits = u64::from(table.tensor().len()) == u64::from(tokens) * u64::from(width);
