@@ -171,7 +171,12 @@ impl ConcatenateBackward {
         let (name, launch) = config.launch(&SPLIT, caps)?;
         let mut plan = Plan::single(name, launch);
         if config.bias {
-            let sum = ReduceForward::plan(&config.sum(), caps)?;
+            let mut sum = ReduceForward::plan(&config.sum(), caps)?;
+            // dy is counted above: one reading would do.
+            if let Some(first) = sum.launches.first_mut() {
+                first.cost.bytes =
+                    first.cost.bytes.saturating_sub(4 * u64::from(config.rows) * u64::from(config.width()));
+            }
             plan.launches.extend(sum.launches);
             plan.scratch = sum.scratch;
         }

@@ -87,8 +87,11 @@ impl Scan {
             let n = levels[level];
             let reverse = reverse && level == 0;
             let params = Params { count: n, exclusive: exclusive.into(), reverse: reverse.into() };
-            let written = if std::ptr::eq(shader, &SUMS) { n.div_ceil(BLOCK) } else { n };
-            let cost = Cost::new(n.into(), 4 * (u64::from(n) + u64::from(written)));
+            // What the sums of blocks read is read once more: once would do.
+            let cost = match std::ptr::eq(shader, &SUMS) {
+                true => Cost::new(0, 4 * u64::from(n.div_ceil(BLOCK))),
+                false => Cost::new(n.into(), 8 * u64::from(n)),
+            };
             Launch::new(shader, constants.clone(), &params, n.div_ceil(BLOCK).into(), caps, cost)
         };
         let top = levels.len() - 1;

@@ -176,8 +176,8 @@ impl SoftmaxConfig {
             (SoftmaxVariant::Workgroup, 1) => Ok(Plan::single("workgroup", launch(1, all, whole)?)),
             (SoftmaxVariant::Workgroup, _) => {
                 count("parts", &[self.rows, parts])?;
-                // What goes in is read twice.
-                let first = Cost::new(n * flops / 2, n * (bytes - 4));
+                // What goes in is read twice, and weighed: once would do.
+                let first = Cost::new(0, 8 * all);
                 let launches = vec![launch(2, all, first)?, launch(3, all, whole)?];
                 Ok(Plan { variant: "parts", launches, scratch: vec![all * if backward { 4 } else { 8 }] })
             }
