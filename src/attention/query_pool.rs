@@ -24,7 +24,8 @@ use crate::dense::{
     SwapAxesArgs, SwapAxesConfig,
 };
 use crate::dispatch::{
-    BufferView, Capabilities, Kernel, Plan, Planned, Recording, Result, Scratch, check_config, count, kernel,
+    Arg, BufferView, Capabilities, Kernel, Plan, Planned, Recording, Result, Scratch, check_apart,
+    check_config, count, kernel,
 };
 
 /// Shapes of a pooling. The default is efficient probing of a ViT-B: 196 patches, 768 channels, 32 queries.
@@ -311,6 +312,21 @@ impl Kernel for QueryPoolForward {
         let keys = given("keys", config.keys.is_some(), args.keys)?.unwrap_or(args.x);
         let weight = given("weight", projected, args.weight)?;
         let y = given("y", projected, args.y)?;
+        let bias = given("mask", config.mask, args.mask)?;
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let mut outputs = vec![whole("attention", args.attention), whole("pooled", args.pooled)];
+        outputs.extend(y.map(|view| whole("y", view)));
+        check_apart(
+            &outputs,
+            &[
+                Some(whole("x", args.x)),
+                args.keys.map(|view| whole("keys", view)),
+                Some(whole("queries", args.queries)),
+                weight.map(|view| whole("weight", view)),
+                bias.map(|view| whole("mask", view)),
+            ],
+        )?;
         let scores = Product::new(context, config.scores())?;
         let softmax = SoftmaxForward::new(context, config.softmax())?;
         let pool = Product::new(context, config.pool())?;
@@ -319,7 +335,7 @@ impl Kernel for QueryPoolForward {
         let [score, s0, s1, s2, tail] = args.scratch.split(lengths)?;
         let score = score.view(0)?;
         let mut recording = scores.prepare(args.queries, keys, score, &s0)?;
-        let (bias, attention) = (given("mask", config.mask, args.mask)?, args.attention);
+        let attention = args.attention;
         recording.append(softmax.prepare(&SoftmaxForwardArgs {
             x: score,
             bias,
@@ -462,6 +478,29 @@ impl Kernel for QueryPoolBackward {
         if config.keys.is_none() {
             given("dkeys", false, args.dkeys)?;
         }
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let outputs: Vec<_> = [
+            Some(whole("dqueries", args.dqueries)),
+            args.dweight.map(|view| whole("dweight", view)),
+            args.dx.map(|view| whole("dx", view)),
+            args.dkeys.map(|view| whole("dkeys", view)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        check_apart(
+            &outputs,
+            &[
+                Some(whole("x", args.x)),
+                args.keys.map(|view| whole("keys", view)),
+                Some(whole("queries", args.queries)),
+                args.weight.map(|view| whole("weight", view)),
+                Some(whole("attention", args.attention)),
+                Some(whole("pooled", args.pooled)),
+                Some(whole("dy", args.dy)),
+            ],
+        )?;
         let to_attention = Product::new(context, config.pool_backward())?;
         let softmax = SoftmaxBackward::new(context, config.softmax())?;
         let to_queries = Product::new(context, config.query_gradient())?;
