@@ -136,7 +136,7 @@ fn sizes() {
 fn loops_that_a_driver_would_end() {
     use patchfield::attention::*;
     type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
-    let rows: [Row; 13] = [
+    let rows: [Row; 16] = [
         (
             "reduce",
             |c| {
@@ -270,6 +270,30 @@ fn loops_that_a_driver_would_end() {
                 FlashAttentionBackward::plan(&config, c)
             },
             &["`batch` = 10000", "at most 6000"],
+        ),
+        (
+            "mass of columns",
+            |c| {
+                let attention = AttentionConfig { heads: 30_000, ..Default::default() };
+                AttentionColumnMass::plan(&AttentionColumnMassConfig { attention, weights: false }, c)
+            },
+            &["`heads` = 30000", "at most 20000"],
+        ),
+        (
+            "rollout",
+            |c| {
+                let attention = AttentionConfig { heads: 30_000, ..Default::default() };
+                AttentionRollout::plan(&AttentionRolloutConfig { attention, share: 0.5 }, c)
+            },
+            &["`heads` = 30000", "at most 20000"],
+        ),
+        (
+            "a temperature of all heads",
+            |c| {
+                let config = AttentionConfig { heads: 70_000, temperature: true, ..Default::default() };
+                FlashAttentionBackward::plan(&config, c)
+            },
+            &["`heads` = 70000", "at most 60000"],
         ),
     ];
     let gpu = Capabilities::baseline();

@@ -946,6 +946,10 @@ impl<'a> Pass<'a> {
 
     /// The gradient of the temperature (0), the head scales (1) or the gates (2).
     pub fn head_gradients(&self, what: u32) -> Result<Launch> {
+        if what == 0 {
+            // One invocation adds up all heads.
+            self.caps.check_rounds("heads", self.config.heads, self.config.heads.into())?;
+        }
         let groups = if what == 0 { 1 } else { u64::from(self.config.heads).div_ceil(64) };
         let constants = self.terms(self.config.value_dim(), Terms { what, ..Terms::default() });
         let cost = Cost::new(0, 8 * u64::from(self.config.heads));
