@@ -334,7 +334,8 @@ impl HopfieldConfig {
             modulus,
             step: s.step,
             flag: s.flag,
-            epsilon: self.epsilon,
+            // The shader compares bits, and those of -0.0 are above all norms.
+            epsilon: self.epsilon.abs(),
         }
     }
 
