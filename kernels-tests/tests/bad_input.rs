@@ -39,6 +39,7 @@ fn check(row: &str, error: Error, fits: fn(&Error) -> bool, says: &[&str]) {
 /// Sizes that a configuration can be wrong in: refused by the plan, which needs no device.
 #[test]
 fn sizes() {
+    use patchfield::attention::*;
     type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
     const BIG: u32 = 1 << 20;
     let zero: [Row; 11] = [
@@ -93,7 +94,7 @@ fn sizes() {
         let error = plan(&Capabilities::baseline()).map(|_| ()).expect_err(row);
         check(row, error, |e| matches!(e, Error::Config { .. } | Error::Shape { .. }), says);
     }
-    let large: [Row; 4] = [
+    let large: [Row; 5] = [
         (
             "matmul",
             |c| Matmul::plan(&MatmulConfig { m: BIG, n: BIG, k: 1, ..Default::default() }, c),
@@ -114,6 +115,16 @@ fn sizes() {
             |c| FusedMlpForward::plan(&FusedMlpConfig { points: u32::MAX, ..Default::default() }, c),
             &["elements", "below 2^32"],
         ),
+        (
+            "a row of padding too many",
+            |c| {
+                let (grid, window) = ([1, 1, u32::MAX], [1, 1, 2]);
+                let config =
+                    WindowAttentionConfig { grid, window, heads: 1, head_dim: 1, ..Default::default() };
+                WindowAttentionForward::plan(&config, c)
+            },
+            &["`q`", "4294967296 elements"],
+        ),
     ];
     for (row, plan, says) in large {
         let error = plan(&Capabilities::baseline()).map(|_| ()).expect_err(row);
@@ -128,6 +139,25 @@ fn sizes() {
     check("vec4 of 5", error, |e| matches!(e, Error::Config { .. }), &["variant"]);
     // The largest count that indices can hold is none of these.
     assert!(ActivationForward::plan(&relu(u32::MAX), &Capabilities::baseline()).is_ok());
+}
+
+/// Counts of any sizes: no panic where 64 bits are too few.
+#[test]
+fn counts_saturate() {
+    use patchfield::attention::*;
+    const MOST: u32 = u32::MAX;
+    let attention = AttentionConfig { batch: MOST, heads: MOST, queries: MOST, ..Default::default() };
+    assert_eq!(attention.lse_count(), u64::MAX);
+    let pool = QueryPoolConfig {
+        patches: MOST,
+        channels: MOST,
+        queries: MOST,
+        projections: MOST,
+        outputs: MOST,
+        ..Default::default()
+    };
+    assert_eq!([pool.parameters(), pool.parameters_with_head(MOST)], [u64::MAX; 2]);
+    assert_eq!([pool.multiply_adds(), pool.multiply_adds_projected_first()], [u64::MAX; 2]);
 }
 
 /// Sizes for which an invocation's loops would have more rounds than a CPU adapter's driver lets them

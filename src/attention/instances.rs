@@ -49,7 +49,7 @@ pub(super) struct Window {
 
 impl Window {
     fn is_padded(&self) -> bool {
-        (0..3).any(|axis| self.windows[axis] * self.length[axis] != self.size[axis])
+        (0..3).any(|axis| !self.size[axis].is_multiple_of(self.length[axis]))
     }
 
     /// Entries of the table.
@@ -303,8 +303,9 @@ impl Instances {
         check_config(self.heads > 0, "heads", "at least 1", self.heads)?;
         check_config((1..=256).contains(&self.head_dim), "head_dim", "1 to 256", self.head_dim)?;
         check_config(self.scale().is_finite(), "scale", "finite", self.scale)?;
-        count("q", &[self.rows, self.heads, self.head_dim])?;
-        count("q", &[self.rows + u32::from(self.is_padded()), self.heads, self.head_dim])?;
+        let overflow = || Error::IndexOverflow { what: "q", elements: u64::from(self.rows) + 1 };
+        let rows = self.rows.checked_add(self.is_padded().into()).ok_or_else(overflow)?;
+        count("q", &[rows, self.heads, self.head_dim])?;
         count("windows", &[self.instances, self.heads, self.tokens])?;
         Ok(self)
     }

@@ -88,18 +88,19 @@ impl QueryPoolConfig {
         Ok(Self { batch, patches, channels, queries, projections: queries, outputs, scale, ..default })
     }
 
-    /// Learned parameters: the queries and the projections.
+    /// Learned parameters: the queries and the projections (saturated at `u64::MAX`, as all counts here).
     #[must_use]
     pub fn parameters(&self) -> u64 {
         let [q, d, p, o, c] =
             [self.queries, self.key_width(), self.projections, self.outputs, self.channels].map(u64::from);
-        q * d + p * o * c
+        (q * d).saturating_add((p * o).saturating_mul(c))
     }
 
     /// The same with a linear head on the whole result.
     #[must_use]
     pub fn parameters_with_head(&self, classes: u32) -> u64 {
-        self.parameters() + u64::from(classes) * (u64::from(self.queries) * u64::from(self.width()) + 1)
+        let inputs = u64::from(self.queries) * u64::from(self.width());
+        self.parameters().saturating_add(u64::from(classes).saturating_mul(inputs + 1))
     }
 
     /// Multiply-adds of one image's forward pass: average, then project.
@@ -107,7 +108,8 @@ impl QueryPoolConfig {
     pub fn multiply_adds(&self) -> u64 {
         let [q, n, c, d, o] =
             [self.queries, self.patches, self.channels, self.key_width(), self.outputs].map(u64::from);
-        q * n * (d + c) + if self.projections > 0 { q * o * c } else { 0 }
+        let projected = if self.projections > 0 { (q * o).saturating_mul(c) } else { 0 };
+        (q * n).saturating_mul(d + c).saturating_add(projected)
     }
 
     /// The same in the published order: project every patch, then average.
@@ -116,7 +118,11 @@ impl QueryPoolConfig {
         let [q, n, c, d, o, p] =
             [self.queries, self.patches, self.channels, self.key_width(), self.outputs, self.projections]
                 .map(u64::from);
-        if p == 0 { self.multiply_adds() } else { q * n * d + n * c * p * o + q * n * o }
+        if p == 0 {
+            return self.multiply_adds();
+        }
+        let projections = (n * c).saturating_mul(p).saturating_mul(o);
+        (q * n).saturating_mul(d + o).saturating_add(projections)
     }
 
     fn key_width(&self) -> u32 {
