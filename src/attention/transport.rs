@@ -219,7 +219,7 @@ kernel! {
 #[derive(Debug, Clone, Copy)]
 pub struct TransportObjectiveArgs<'a> {
     /// Cost of a token at an expert, expert by expert, `[m, n]`. The more negative `-cost` is, the less it
-    /// is wanted; a cost of 1e30 forbids.
+    /// is wanted; a cost of 1e30, or of infinity, forbids.
     pub cost: BufferView<'a>,
     /// Mass of each token, `[n]`, at least 0.
     pub a: BufferView<'a>,
