@@ -39,6 +39,7 @@ fn check(row: &str, error: Error, fits: fn(&Error) -> bool, says: &[&str]) {
 /// Sizes that a configuration can be wrong in: refused by the plan, which needs no device.
 #[test]
 fn sizes() {
+    use patchfield::attention::*;
     type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
     const BIG: u32 = 1 << 20;
     let zero: [Row; 11] = [
@@ -93,7 +94,7 @@ fn sizes() {
         let error = plan(&Capabilities::baseline()).map(|_| ()).expect_err(row);
         check(row, error, |e| matches!(e, Error::Config { .. } | Error::Shape { .. }), says);
     }
-    let large: [Row; 4] = [
+    let large: [Row; 5] = [
         (
             "matmul",
             |c| Matmul::plan(&MatmulConfig { m: BIG, n: BIG, k: 1, ..Default::default() }, c),
@@ -114,6 +115,16 @@ fn sizes() {
             |c| FusedMlpForward::plan(&FusedMlpConfig { points: u32::MAX, ..Default::default() }, c),
             &["elements", "below 2^32"],
         ),
+        (
+            "a row of padding too many",
+            |c| {
+                let (grid, window) = ([1, 1, u32::MAX], [1, 1, 2]);
+                let config =
+                    WindowAttentionConfig { grid, window, heads: 1, head_dim: 1, ..Default::default() };
+                WindowAttentionForward::plan(&config, c)
+            },
+            &["`q`", "4294967296 elements"],
+        ),
     ];
     for (row, plan, says) in large {
         let error = plan(&Capabilities::baseline()).map(|_| ()).expect_err(row);
@@ -130,13 +141,32 @@ fn sizes() {
     assert!(ActivationForward::plan(&relu(u32::MAX), &Capabilities::baseline()).is_ok());
 }
 
+/// Counts of any sizes: no panic where 64 bits are too few.
+#[test]
+fn counts_saturate() {
+    use patchfield::attention::*;
+    const MOST: u32 = u32::MAX;
+    let attention = AttentionConfig { batch: MOST, heads: MOST, queries: MOST, ..Default::default() };
+    assert_eq!(attention.lse_count(), u64::MAX);
+    let pool = QueryPoolConfig {
+        patches: MOST,
+        channels: MOST,
+        queries: MOST,
+        projections: MOST,
+        outputs: MOST,
+        ..Default::default()
+    };
+    assert_eq!([pool.parameters(), pool.parameters_with_head(MOST)], [u64::MAX; 2]);
+    assert_eq!([pool.multiply_adds(), pool.multiply_adds_projected_first()], [u64::MAX; 2]);
+}
+
 /// Sizes for which an invocation's loops would have more rounds than a CPU adapter's driver lets them
 /// have: refused, where nothing else computes them.
 #[test]
 fn loops_that_a_driver_would_end() {
     use patchfield::attention::*;
     type Row = (&'static str, fn(&Capabilities) -> Result<Plan>, &'static [&'static str]);
-    let rows: [Row; 13] = [
+    let rows: [Row; 16] = [
         (
             "reduce",
             |c| {
@@ -271,6 +301,30 @@ fn loops_that_a_driver_would_end() {
             },
             &["`batch` = 10000", "at most 6000"],
         ),
+        (
+            "mass of columns",
+            |c| {
+                let attention = AttentionConfig { heads: 30_000, ..Default::default() };
+                AttentionColumnMass::plan(&AttentionColumnMassConfig { attention, weights: false }, c)
+            },
+            &["`heads` = 30000", "at most 20000"],
+        ),
+        (
+            "rollout",
+            |c| {
+                let attention = AttentionConfig { heads: 30_000, ..Default::default() };
+                AttentionRollout::plan(&AttentionRolloutConfig { attention, share: 0.5 }, c)
+            },
+            &["`heads` = 30000", "at most 20000"],
+        ),
+        (
+            "a temperature of all heads",
+            |c| {
+                let config = AttentionConfig { heads: 70_000, temperature: true, ..Default::default() };
+                FlashAttentionBackward::plan(&config, c)
+            },
+            &["`heads` = 70000", "at most 60000"],
+        ),
     ];
     let gpu = Capabilities::baseline();
     let cpu = Capabilities { cpu: true, ..Capabilities::baseline() };
@@ -355,6 +409,309 @@ fn outputs_in_the_place_of_others() {
     let good = ClipArgs { gradients: &[g, h], step: a, scratch: &scratch };
     assert!(kernel.prepare(&good).is_ok());
     refused(kernel.prepare(&ClipArgs { step: h, ..good }), "step", "gradients");
+}
+
+/// The same of attention's kernels, and of what surrounds it.
+#[test]
+fn outputs_of_attention_in_the_place_of_others() {
+    use patchfield::attention::*;
+    let Some((device, queue)) = best_device() else { return };
+    let context = Context::new(&device, &queue);
+    let buffer: [wgpu::Buffer; 12] = std::array::from_fn(|_| context.create_storage("any", 1 << 14).unwrap());
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = buffer.each_ref().map(BufferView::new);
+    let refused = |result: Result<Recording>, what, other| {
+        assert_eq!(result.map(drop), Err(Error::Aliased { what, other }));
+    };
+
+    let config = SmallAttentionConfig {
+        instances: 2,
+        tokens: 3,
+        heads: 1,
+        head_dim: 4,
+        mask: true,
+        ..Default::default()
+    };
+    let (kernel, scratch) = with_scratch(SmallAttentionBackward::new(&context, config));
+    let good = SmallAttentionBackwardArgs {
+        q: a,
+        k: b,
+        v: c,
+        mask: Some(d),
+        o: e,
+        lse: f,
+        dout: g,
+        dq: h,
+        dk: i,
+        dv: j,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&SmallAttentionBackwardArgs { dk: h, ..good }), "dk", "dq");
+    refused(kernel.prepare(&SmallAttentionBackwardArgs { dv: e, ..good }), "dv", "o");
+    refused(kernel.prepare(&SmallAttentionBackwardArgs { dq: f, ..good }), "dq", "lse");
+
+    let config = WindowAttentionConfig {
+        grid: [1, 5, 4],
+        window: [1, 4, 4],
+        heads: 1,
+        head_dim: 4,
+        ..Default::default()
+    };
+    let (kernel, scratch) = with_scratch(WindowAttentionForward::new(&context, config));
+    let good =
+        WindowAttentionForwardArgs { q: a, k: b, v: c, table: Some(d), o: e, lse: f, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&WindowAttentionForwardArgs { o: d, ..good }), "o", "table");
+    let (kernel, scratch) = with_scratch(WindowAttentionBackward::new(&context, config));
+    let good = WindowAttentionBackwardArgs {
+        q: a,
+        k: b,
+        v: c,
+        table: Some(d),
+        o: e,
+        lse: f,
+        dout: g,
+        dq: h,
+        dk: i,
+        dv: j,
+        dtable: Some(k),
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&WindowAttentionBackwardArgs { dtable: Some(d), ..good }), "dtable", "table");
+    refused(kernel.prepare(&WindowAttentionBackwardArgs { dtable: Some(h), ..good }), "dtable", "dq");
+
+    let config = HopfieldConfig {
+        batch: 2,
+        states: 2,
+        patterns: 3,
+        width: 4,
+        values: Some(4),
+        update_steps_max: Some(2),
+        mask: true,
+        keep: true,
+        ..Default::default()
+    };
+    let (kernel, kept) = with_scratch(HopfieldForward::new(&context, config));
+    let good = HopfieldForwardArgs {
+        state: a,
+        stored: b,
+        values: Some(c),
+        beta: d,
+        mask: Some(e),
+        out: f,
+        active: g,
+        scratch: &kept,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&HopfieldForwardArgs { active: c, ..good }), "active", "values");
+    refused(kernel.prepare(&HopfieldForwardArgs { active: e, ..good }), "active", "mask");
+    refused(kernel.prepare(&HopfieldForwardArgs { out: a, ..good }), "out", "state");
+    refused(kernel.prepare(&HopfieldForwardArgs { out: g, ..good }), "active", "out");
+    let (kernel, scratch) = with_scratch(HopfieldBackward::new(&context, config));
+    let good = HopfieldBackwardArgs {
+        stored: b,
+        values: Some(c),
+        beta: d,
+        active: g,
+        forward: &kept,
+        dout: h,
+        dstate: i,
+        dstored: Some(j),
+        dvalues: Some(k),
+        dbeta: Some(l),
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&HopfieldBackwardArgs { dvalues: Some(j), ..good }), "dvalues", "dstored");
+    refused(kernel.prepare(&HopfieldBackwardArgs { dbeta: Some(i), ..good }), "dbeta", "dstate");
+    refused(kernel.prepare(&HopfieldBackwardArgs { dstored: Some(c), ..good }), "dstored", "values");
+
+    let config = QueryPoolConfig {
+        batch: 2,
+        patches: 3,
+        channels: 4,
+        queries: 2,
+        projections: 2,
+        outputs: 2,
+        ..Default::default()
+    };
+    let (kernel, scratch) = with_scratch(QueryPoolForward::new(&context, config));
+    let good = QueryPoolForwardArgs {
+        x: a,
+        keys: None,
+        queries: b,
+        weight: Some(c),
+        mask: None,
+        attention: d,
+        pooled: e,
+        y: Some(f),
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&QueryPoolForwardArgs { attention: c, ..good }), "attention", "weight");
+    refused(kernel.prepare(&QueryPoolForwardArgs { y: Some(d), ..good }), "y", "attention");
+    let (kernel, scratch) = with_scratch(QueryPoolBackward::new(&context, config));
+    let good = QueryPoolBackwardArgs {
+        x: a,
+        keys: None,
+        queries: b,
+        weight: Some(c),
+        attention: d,
+        pooled: e,
+        dy: g,
+        dqueries: h,
+        dweight: Some(i),
+        dx: Some(j),
+        dkeys: None,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&QueryPoolBackwardArgs { dweight: Some(d), ..good }), "dweight", "attention");
+    refused(kernel.prepare(&QueryPoolBackwardArgs { dx: Some(h), ..good }), "dx", "dqueries");
+
+    let transport = TransportConfig { tokens: 5, experts: 3, nonzeros: 2, gamma: 1.0 };
+    let config = TransportObjectiveConfig { transport, dual: TransportDual::Dual };
+    let (kernel, scratch) = with_scratch(TransportObjective::new(&context, config));
+    let good = TransportObjectiveArgs {
+        cost: a,
+        a: b,
+        b: c,
+        alpha: d,
+        beta: Some(e),
+        plan: f,
+        dalpha: g,
+        value: h,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&TransportObjectiveArgs { dalpha: d, ..good }), "dalpha", "alpha");
+    refused(kernel.prepare(&TransportObjectiveArgs { value: f, ..good }), "value", "plan");
+    let config = TransportSolveConfig { transport, iterations: 2, ..Default::default() };
+    let (kernel, scratch) = with_scratch(TransportSolve::new(&context, config));
+    let good = TransportSolveArgs {
+        cost: a,
+        a: b,
+        b: c,
+        alpha: d,
+        plan: e,
+        dalpha: f,
+        value: g,
+        slot_token: h,
+        slot_weight: i,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&TransportSolveArgs { alpha: a, ..good }), "alpha", "cost");
+    refused(kernel.prepare(&TransportSolveArgs { slot_weight: g, ..good }), "slot_weight", "value");
+
+    let config = LearnedOrderConfig { batch: 2, tokens: 3, frequencies: 4, lanes: None };
+    let (kernel, scratch) = with_scratch(LearnedOrderBackward::new(&context, config));
+    let good = LearnedOrderBackwardArgs {
+        order: a,
+        shift: b,
+        frequency: c,
+        de: d,
+        dshift: e,
+        dfrequency: f,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&LearnedOrderBackwardArgs { dfrequency: c, ..good }), "dfrequency", "frequency");
+    refused(kernel.prepare(&LearnedOrderBackwardArgs { dfrequency: e, ..good }), "dfrequency", "dshift");
+
+    let config = PatchEmbeddingConfig { patch: PatchConfig::square(1, 2, 4, 2), width: 3, bias: true };
+    let (kernel, scratch) = with_scratch(PatchEmbeddingForward::new(&context, config));
+    let good =
+        PatchEmbeddingForwardArgs { image: a, weight: b, bias: Some(c), patches: d, y: e, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&PatchEmbeddingForwardArgs { patches: b, ..good }), "patches", "weight");
+    refused(kernel.prepare(&PatchEmbeddingForwardArgs { y: a, ..good }), "y", "image");
+    let (kernel, scratch) = with_scratch(PatchEmbeddingBackward::new(&context, config));
+    let good = PatchEmbeddingBackwardArgs {
+        patches: d,
+        weight: b,
+        dy: e,
+        dweight: f,
+        dbias: Some(g),
+        dimage: Some([h, i]),
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    let dimage = Some([f, i]);
+    refused(kernel.prepare(&PatchEmbeddingBackwardArgs { dimage, ..good }), "dimage", "dweight");
+    refused(kernel.prepare(&PatchEmbeddingBackwardArgs { dbias: Some(d), ..good }), "dbias", "patches");
+
+    let plain = AttentionConfig { heads: 2, queries: 3, keys: 3, head_dim: 4, ..Default::default() };
+    let config = AttentionConfig { temperature: true, ..plain };
+    let (kernel, scratch) = with_scratch(FlashAttentionBackward::new(&context, config));
+    let inputs = AttentionInputs { temperature: Some(d), ..AttentionInputs::new(a, b, c) };
+    let gradients = AttentionGradients { temperature: Some(k), ..AttentionGradients::new(h, i, j) };
+    let good = FlashAttentionBackwardArgs {
+        inputs,
+        o: e,
+        lse: f,
+        d_o: g,
+        d_lse: None,
+        gradients,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    let wrong = |gradients| kernel.prepare(&FlashAttentionBackwardArgs { gradients, ..good });
+    refused(wrong(AttentionGradients { dk: h, ..gradients }), "dk", "dq");
+    refused(wrong(AttentionGradients { dv: e, ..gradients }), "dv", "o");
+    let temperature = Some(d);
+    refused(wrong(AttentionGradients { temperature, ..gradients }), "temperature gradient", "temperature");
+
+    let inputs = AttentionInputs::new(a, b, c);
+    let config = AttentionRowStatisticsConfig { attention: plain, grid: None };
+    let (kernel, scratch) = with_scratch(AttentionRowStatistics::new(&context, config));
+    let good = AttentionRowStatisticsArgs {
+        inputs,
+        lse: d,
+        entropy: e,
+        best: f,
+        best_weight: g,
+        distance: None,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&AttentionRowStatisticsArgs { best: a, ..good }), "best", "q");
+    refused(kernel.prepare(&AttentionRowStatisticsArgs { best: d, ..good }), "best", "lse");
+    let config = AttentionColumnMassConfig { attention: plain, weights: true };
+    let (kernel, scratch) = with_scratch(AttentionColumnMass::new(&context, config));
+    let good =
+        AttentionColumnMassArgs { inputs, lse: d, weights: Some(e), mass: f, mean: g, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&AttentionColumnMassArgs { mean: e, ..good }), "mean", "weights");
+    refused(kernel.prepare(&AttentionColumnMassArgs { mean: f, ..good }), "mean", "mass");
+    let config = AttentionRolloutConfig { attention: plain, share: 0.5 };
+    let (kernel, scratch) = with_scratch(AttentionRollout::new(&context, config));
+    let good = AttentionRolloutArgs { inputs, lse: d, row: e, next: f, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&AttentionRolloutArgs { next: e, ..good }), "next", "row");
+    refused(kernel.prepare(&AttentionRolloutArgs { next: b, ..good }), "next", "k");
+
+    let (kernel, scratch) = with_scratch(ReversedAttentionForward::new(&context, plain));
+    let good = ReversedAttentionForwardArgs { inputs, weights: d, o: e, lse: f, scratch: &scratch };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&ReversedAttentionForwardArgs { lse: c, ..good }), "lse", "v");
+    refused(kernel.prepare(&ReversedAttentionForwardArgs { o: d, ..good }), "o", "weights");
+    let (kernel, scratch) = with_scratch(ReversedAttentionBackward::new(&context, plain));
+    let gradients = AttentionGradients::new(h, i, j);
+    let good = ReversedAttentionBackwardArgs {
+        inputs,
+        weights: d,
+        lse: f,
+        d_o: g,
+        gradients,
+        d_weights: k,
+        scratch: &scratch,
+    };
+    assert!(kernel.prepare(&good).is_ok());
+    refused(kernel.prepare(&ReversedAttentionBackwardArgs { d_weights: h, ..good }), "d_weights", "dq");
+    let gradients = AttentionGradients { dv: f, ..gradients };
+    refused(kernel.prepare(&ReversedAttentionBackwardArgs { gradients, ..good }), "dv", "lse");
 }
 
 fn with_scratch<K: Kernel>(kernel: Result<K>) -> (K, Scratch) {

@@ -1,4 +1,4 @@
-// Attention within many small instances of at most 128 tokens, forward and backward, one invocation a
+// Attention within many small instances of at most 512 tokens, forward and backward, one invocation a
 // token of a head: the oracle of the other variants, and what runs anywhere. Also what they all need:
 // the sums of the rows.
 //

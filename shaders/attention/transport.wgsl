@@ -102,9 +102,10 @@ fn shared_count_sum(v: u32, local: u32) -> u32 {
     return workgroupUniformLoad(&shared_count[0]);
 }
 
-// Floats as integers of the same order; -0 below 0, which changes no result.
+// Floats as integers of the same order; -0 below 0, which changes no result. Any NaN is the largest.
 fn ordered(v: f32) -> u32 {
     let bits = bitcast<u32>(v);
+    if (bits & 0x7fffffffu) > 0x7f800000u { return 0xffffffffu; }
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 
@@ -212,7 +213,9 @@ fn columns(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) n: vec
         let is_nan = (bitcast<u32>(s) & 0x7fffffffu) > 0x7f800000u;
         let t = select(select(0.0, max(s - theta, 0.0) / params.gamma, s > LOWEST), s, is_nan);
         plan[base + i] = t;
-        share += select(t * (s - 0.5 * params.gamma * t), 0.5 * t * s, !SEMI) * select(1.0, 0.0, s <= LOWEST);
+        // Not times 0: what costs infinitely much has s = -inf, and 0 times that is NaN.
+        let of_token = select(t * (s - 0.5 * params.gamma * t), 0.5 * t * s, !SEMI);
+        share += select(of_token, 0.0, s <= LOWEST);
         sum += t;
     }
     let total_share = shared_sum(share, local);

@@ -296,6 +296,9 @@ impl<'a> Statistics<'a> {
     fn columns(&self, weighted: bool, rollout: Option<f32>) -> Result<Plan> {
         let AttentionConfig { batch, heads, queries, keys, .. } = *self.pass.config;
         let slices = self.slices(Kind::Keys, keys, queries);
+        // One invocation adds up a key's slices, head by head.
+        let rounds = u64::from(heads) * (u64::from(slices.count) + 2);
+        self.pass.caps.check_rounds("heads", heads, rounds)?;
         let words = count("column masses", &[slices.count, batch, heads, keys])?;
         let base = self.params(None);
         let params = ScoreParams {

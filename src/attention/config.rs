@@ -186,10 +186,10 @@ impl AttentionConfig {
         self.scale.unwrap_or(1.0 / (self.head_dim.max(1) as f32).sqrt())
     }
 
-    /// Elements of the log-sum-exp: `[B, H, N_q]`.
+    /// Elements of the log-sum-exp: `[B, H, N_q]` (saturated at `u64::MAX`).
     #[must_use]
     pub fn lse_count(&self) -> u64 {
-        u64::from(self.batch) * u64::from(self.heads) * u64::from(self.queries)
+        (u64::from(self.batch) * u64::from(self.heads)).saturating_mul(self.queries.into())
     }
 
     /// Elements of the bias.

@@ -23,7 +23,7 @@ use crate::dense::{
 };
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Dispatch, Kernel, Launch, Plan, Planned, Recording,
-    Result, Scratch, Shader, check_config, check_workgroup, count, kernel, read, shader, write,
+    Result, Scratch, Shader, check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// What belongs to an image, and what to all of them.
@@ -334,7 +334,8 @@ impl HopfieldConfig {
             modulus,
             step: s.step,
             flag: s.flag,
-            epsilon: self.epsilon,
+            // The shader compares bits, and those of -0.0 are above all norms.
+            epsilon: self.epsilon.abs(),
         }
     }
 
@@ -463,6 +464,18 @@ impl Kernel for HopfieldForward {
         let sizes = config.sizes()?;
         let values = given("values", config.values.is_some(), args.values)?.unwrap_or(args.stored);
         let bias = given("mask", config.mask, args.mask)?;
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        check_apart(
+            &[whole("out", args.out), whole("active", args.active)],
+            &[
+                Some(whole("state", args.state)),
+                Some(whole("stored", args.stored)),
+                args.values.map(|view| whole("values", view)),
+                Some(whole("beta", args.beta)),
+                bias.map(|view| whole("mask", view)),
+            ],
+        )?;
         let scores = Product::new(context, config.scores())?;
         let softmax = SoftmaxForward::new(context, config.softmax())?;
         let retrieve = Product::new(context, config.retrieve())?;
@@ -597,6 +610,27 @@ impl Kernel for HopfieldBackward {
         if own_values.is_none() {
             given("dvalues", false, args.dvalues)?;
         }
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let outputs: Vec<_> = [
+            Some(whole("dstate", args.dstate)),
+            args.dstored.map(|view| whole("dstored", view)),
+            args.dvalues.map(|view| whole("dvalues", view)),
+            args.dbeta.map(|view| whole("dbeta", view)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        check_apart(
+            &outputs,
+            &[
+                Some(whole("stored", args.stored)),
+                own_values.map(|view| whole("values", view)),
+                Some(whole("beta", args.beta)),
+                Some(whole("active", args.active)),
+                Some(whole("dout", args.dout)),
+            ],
+        )?;
         let held = config.held();
         let [_, q, p] = args.forward.split([OWN, held, held])?;
         let output = Product::new(context, config.output_backward())?;

@@ -3,7 +3,7 @@
 
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Context, Cost, Error, Launch, Plan, Recording, Result, Scratch,
-    Shader, check_config, check_shape, check_workgroup, count, read, shader, write,
+    Shader, check_apart, check_config, check_shape, check_workgroup, count, read, shader, write,
 };
 
 /// How attention within instances is computed. All variants give the same results to rounding.
@@ -49,7 +49,7 @@ pub(super) struct Window {
 
 impl Window {
     fn is_padded(&self) -> bool {
-        (0..3).any(|axis| self.windows[axis] * self.length[axis] != self.size[axis])
+        (0..3).any(|axis| !self.size[axis].is_multiple_of(self.length[axis]))
     }
 
     /// Entries of the table.
@@ -303,8 +303,9 @@ impl Instances {
         check_config(self.heads > 0, "heads", "at least 1", self.heads)?;
         check_config((1..=256).contains(&self.head_dim), "head_dim", "1 to 256", self.head_dim)?;
         check_config(self.scale().is_finite(), "scale", "finite", self.scale)?;
-        count("q", &[self.rows, self.heads, self.head_dim])?;
-        count("q", &[self.rows + u32::from(self.is_padded()), self.heads, self.head_dim])?;
+        let overflow = || Error::IndexOverflow { what: "q", elements: u64::from(self.rows) + 1 };
+        let rows = self.rows.checked_add(self.is_padded().into()).ok_or_else(overflow)?;
+        count("q", &[rows, self.heads, self.head_dim])?;
         count("windows", &[self.instances, self.heads, self.tokens])?;
         Ok(self)
     }
@@ -580,28 +581,33 @@ impl Instances {
         Ok(plan)
     }
 
+    /// The mask of the keys or the table of biases, if it is configured.
+    fn extra<'a>(&self, view: Option<BufferView<'a>>) -> Result<Option<Arg<'a>>> {
+        let (what, wanted, elements) = match self.window {
+            Some(window) => ("table", self.has_table(), u64::from(window.entries()) * u64::from(self.heads)),
+            None => ("mask", self.masked, self.rows.into()),
+        };
+        Ok(given(what, wanted, view)?.map(|view| Arg::words(what, view, elements)))
+    }
+
     /// `extra` as the shaders read it, after the launch that makes it.
     fn bind_extra<'a>(
         &self,
         context: &Context,
         launches: &mut std::slice::Iter<'_, Launch>,
-        extra: Option<BufferView<'a>>,
+        extra: Option<Arg<'a>>,
         k: Arg<'a>,
         spread: impl Fn() -> Result<BufferView<'a>>,
         recording: &mut Recording,
     ) -> Result<Arg<'a>> {
-        let (what, wanted) =
-            if self.window.is_some() { ("table", self.has_table()) } else { ("mask", self.masked) };
-        let view = given(what, wanted, extra)?;
-        match (view, self.window) {
+        match extra {
             // The shader never reads what stands for it.
-            (None, _) => Ok(k),
-            (Some(view), None) => Ok(Arg::words("mask", view, self.rows.into())),
-            (Some(view), Some(window)) => {
-                let table = u64::from(window.entries()) * u64::from(self.heads);
+            None => Ok(k),
+            Some(mask) if self.window.is_none() => Ok(mask),
+            Some(table) => {
                 let spread = Arg::words("scratch", spread()?, self.spread());
                 if let Some(launch) = launches.next() {
-                    recording.push(context.bind(launch, &[Arg::words("table", view, table), spread])?);
+                    recording.push(context.bind(launch, &[table, spread])?);
                 }
                 Ok(spread)
             }
@@ -611,20 +617,17 @@ impl Instances {
     pub fn forward(&self, context: &Context, plan: &Plan, args: &Forward<'_>) -> Result<Recording> {
         let mut recording = Recording::new();
         let element = self.element_bytes();
-        let k = Arg::new("k", args.k, self.elements(), element);
+        let like_q = |what, view| Arg::new(what, view, self.elements(), element);
+        let (q, k, v) = (like_q("q", args.q), like_q("k", args.k), like_q("v", args.v));
+        let lse = Arg::words("lse", args.lse, u64::from(self.rows) * u64::from(self.heads));
+        let o = Arg::new("o", args.o, self.outputs(), element);
+        let extra = self.extra(args.extra)?;
+        check_apart(&[o, lse], &[Some(q), Some(k), Some(v), extra])?;
         let mut launches = plan.launches.iter();
         let extra =
-            self.bind_extra(context, &mut launches, args.extra, k, || args.scratch.view(0), &mut recording)?;
-        let all = [
-            Arg::new("q", args.q, self.elements(), element),
-            k,
-            Arg::new("v", args.v, self.elements(), element),
-            extra,
-            // Not read forward.
-            k,
-            Arg::words("lse", args.lse, u64::from(self.rows) * u64::from(self.heads)),
-            Arg::new("o", args.o, self.outputs(), element),
-        ];
+            self.bind_extra(context, &mut launches, extra, k, || args.scratch.view(0), &mut recording)?;
+        // The second k is not read forward.
+        let all = [q, k, v, extra, k, lse, o];
         for launch in launches {
             recording.push(context.bind(launch, &all)?);
         }
@@ -640,20 +643,24 @@ impl Instances {
         let sums = Arg::new("scratch", args.scratch.view(0)?, self.sums(context.capabilities())?.end, 16);
         let (q, k, v) = (like_q("q", args.q), like_q("k", args.k), like_q("v", args.v));
         let (dq, dk, dv) = (like_q("dq", args.dq), like_q("dk", args.dk), like_q("dv", args.dv));
-        let dout = like_o("dout", args.dout);
+        let (o, dout) = (like_o("o", args.o), like_o("dout", args.dout));
         let lse = Arg::words("lse", args.lse, u64::from(self.rows) * u64::from(self.heads));
+        let extra = self.extra(args.extra)?;
+        let dtable = dextra.zip(self.window).map(|(view, window)| {
+            Arg::words("dtable", view, u64::from(window.entries()) * u64::from(self.heads))
+        });
+        let mut outputs = vec![dq, dk, dv];
+        outputs.extend(dtable);
+        check_apart(&outputs, &[Some(q), Some(k), Some(v), extra, Some(o), Some(lse), Some(dout)])?;
         let mut launches = plan.launches.iter();
         let extra =
-            self.bind_extra(context, &mut launches, args.extra, k, || args.scratch.view(1), &mut recording)?;
+            self.bind_extra(context, &mut launches, extra, k, || args.scratch.view(1), &mut recording)?;
         let mut all: Vec<Vec<Arg<'_>>> = vec![
-            vec![like_o("o", args.o), dout, lse, sums],
+            vec![o, dout, lse, sums],
             vec![q, k, v, extra, dout, sums, dq],
             vec![q, k, v, extra, dout, sums, dk, dv],
         ];
-        if let (Some(view), Some(window)) = (dextra, self.window) {
-            let table = u64::from(window.entries()) * u64::from(self.heads);
-            all.push(vec![sums, Arg::words("dtable", view, table)]);
-        }
+        all.extend(dtable.map(|dtable| vec![sums, dtable]));
         if self.is_padded() {
             all.push(vec![sums, dq, dk, dv]);
         }

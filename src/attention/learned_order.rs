@@ -3,7 +3,7 @@
 use crate::dense::{ReduceConfig, ReduceForward, ReduceForwardArgs, Reduction};
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 /// Positions `X = order + shift` of the patches on a curve, as `[sin(X W^T) | cos(X W^T)]` (LOOPE,
@@ -198,7 +198,11 @@ impl Kernel for LearnedOrderBackward {
         let blocks = args.scratch.view(0)?;
         let mut list = config.inputs([args.order, args.shift, args.frequency]).to_vec();
         list.push(Arg::words("de", args.de, config.elements()));
-        list.push(Arg::words("dshift", args.dshift, params.rows.into()));
+        let dshift = Arg::words("dshift", args.dshift, params.rows.into());
+        let dfrequency = Arg::words("dfrequency", args.dfrequency, config.frequencies.into());
+        let inputs: Vec<_> = list.iter().copied().map(Some).collect();
+        check_apart(&[dshift, dfrequency], &inputs)?;
+        list.push(dshift);
         let mut recording = Recording::single(context.bind(&self.plan.launches[0], &list)?);
         let words = u64::from(params.blocks) * u64::from(params.frequencies);
         list[4] = Arg::words("scratch", blocks, words);

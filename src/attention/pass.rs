@@ -264,7 +264,8 @@ const SHORTEST_SLICE: u32 = 256;
 const LONGEST_SLICE: u32 = 1 << 16;
 /// Slices and stretches of rows are whole tiles of any variant, where they may be so long.
 const SLICE_STEP: u32 = 64;
-/// Where not: of slices of the plain variant, and of stretches whose rows a table's gradient adds up.
+/// Where not: of slices of the plain variant, and of stretches whose rows a table's gradient adds up, or of
+/// which a binding holds few.
 const SHORT_STEP: u32 = 4;
 /// Elements of dS that are kept at a time for the gradient of the bias.
 const CHUNK: u64 = 1 << 22;
@@ -806,23 +807,34 @@ impl<'a> Pass<'a> {
 
     /// Query rows whose dS is kept at a time: all, unless there is a gradient of the bias.
     pub fn chunk(&self) -> u32 {
+        let AttentionConfig { batch, heads, queries, keys, .. } = *self.config;
         if !self.config.bias_gradient {
-            return self.config.queries;
+            return queries;
         }
-        let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
-        let mut rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into());
+        let row = u64::from(batch) * u64::from(heads) * u64::from(keys);
+        let step = u64::from(SHORT_STEP);
+        // dS is bound as a whole, with the sums of the rows.
+        let limits = &self.caps.limits;
+        let words = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / 4;
+        let sums = self.row_sums(self.slices(Kind::Queries, heads, queries, keys));
+        let held = words.saturating_sub(sums) / row / step * step;
+        let mut rows = (CHUNK / row).max(1).next_multiple_of(SLICE_STEP.into()).min(held.max(step));
         if matches!(self.config.bias, AttentionBias::Table { .. }) {
             // An entry of the table adds up the rows of all images.
-            let step = u64::from(SHORT_STEP);
             let most = self.caps.rounds() / (u64::from(self.config.batch) + 2) / step * step;
             rows = rows.min(most.max(step));
         }
-        rows.min(self.config.queries.into()) as u32
+        rows.min(queries.into()) as u32
+    }
+
+    /// Words of the sums of the query rows.
+    fn row_sums(&self, slices: Slices) -> u64 {
+        if self.sums { 2 * u64::from(slices.count) * self.config.lse_count() } else { 0 }
     }
 
     /// Words of the extra buffer before dS, and with it.
     fn extra(&self, slices: Slices) -> Result<(u64, u64)> {
-        let sums = if self.sums { 2 * u64::from(slices.count) * self.config.lse_count() } else { 0 };
+        let sums = self.row_sums(slices);
         let row = u64::from(self.config.batch) * u64::from(self.config.heads) * u64::from(self.config.keys);
         let ds = if self.config.bias_gradient { row.saturating_mul(self.chunk().into()) } else { 0 };
         let all = sums.saturating_add(ds);
@@ -946,6 +958,10 @@ impl<'a> Pass<'a> {
 
     /// The gradient of the temperature (0), the head scales (1) or the gates (2).
     pub fn head_gradients(&self, what: u32) -> Result<Launch> {
+        if what == 0 {
+            // One invocation adds up all heads.
+            self.caps.check_rounds("heads", self.config.heads, self.config.heads.into())?;
+        }
         let groups = if what == 0 { 1 } else { u64::from(self.config.heads).div_ceil(64) };
         let constants = self.terms(self.config.value_dim(), Terms { what, ..Terms::default() });
         let cost = Cost::new(0, 8 * u64::from(self.config.heads));

@@ -5,7 +5,7 @@ use crate::dense::{
 };
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, count, kernel, read, shader, write,
+    check_apart, check_config, count, kernel, read, shader, write,
 };
 
 /// The order of the axes of an image.
@@ -464,6 +464,16 @@ impl Kernel for PatchEmbeddingForward {
 
     fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
         let PatchEmbeddingForwardArgs { image, weight, bias, patches, y, scratch } = *args;
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        check_apart(
+            &[whole("patches", patches), whole("y", y)],
+            &[
+                Some(whole("image", image)),
+                Some(whole("weight", weight)),
+                bias.map(|view| whole("bias", view)),
+            ],
+        )?;
         let cut = Patchify::new(&self.context, self.config.patch)?;
         let mut recording = cut.prepare(&PatchArgs { image, tokens: patches })?;
         let linear = LinearForward::new(&self.context, self.config.linear()?)?;
@@ -511,6 +521,15 @@ impl Kernel for PatchEmbeddingBackward {
     type Args<'a> = PatchEmbeddingBackwardArgs<'a>;
 
     fn prepare(&self, args: &Self::Args<'_>) -> Result<Recording> {
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let mut outputs = vec![whole("dweight", args.dweight)];
+        outputs.extend(args.dbias.map(|view| whole("dbias", view)));
+        if let Some([image, tokens]) = args.dimage {
+            outputs.extend([whole("dimage", image), whole("gradient of the patches", tokens)]);
+        }
+        let inputs = [whole("patches", args.patches), whole("weight", args.weight), whole("dy", args.dy)];
+        check_apart(&outputs, &inputs.map(Some))?;
         let linear = LinearBackward::new(&self.context, self.config.linear()?)?;
         let mut recording = linear.prepare(&LinearBackwardArgs {
             x: args.patches,

@@ -24,7 +24,8 @@ use crate::dense::{
     SwapAxesArgs, SwapAxesConfig,
 };
 use crate::dispatch::{
-    BufferView, Capabilities, Kernel, Plan, Planned, Recording, Result, Scratch, check_config, count, kernel,
+    Arg, BufferView, Capabilities, Kernel, Plan, Planned, Recording, Result, Scratch, check_apart,
+    check_config, count, kernel,
 };
 
 /// Shapes of a pooling. The default is efficient probing of a ViT-B: 196 patches, 768 channels, 32 queries.
@@ -87,18 +88,19 @@ impl QueryPoolConfig {
         Ok(Self { batch, patches, channels, queries, projections: queries, outputs, scale, ..default })
     }
 
-    /// Learned parameters: the queries and the projections.
+    /// Learned parameters: the queries and the projections (saturated at `u64::MAX`, as all counts here).
     #[must_use]
     pub fn parameters(&self) -> u64 {
         let [q, d, p, o, c] =
             [self.queries, self.key_width(), self.projections, self.outputs, self.channels].map(u64::from);
-        q * d + p * o * c
+        (q * d).saturating_add((p * o).saturating_mul(c))
     }
 
     /// The same with a linear head on the whole result.
     #[must_use]
     pub fn parameters_with_head(&self, classes: u32) -> u64 {
-        self.parameters() + u64::from(classes) * (u64::from(self.queries) * u64::from(self.width()) + 1)
+        let inputs = u64::from(self.queries) * u64::from(self.width());
+        self.parameters().saturating_add(u64::from(classes).saturating_mul(inputs + 1))
     }
 
     /// Multiply-adds of one image's forward pass: average, then project.
@@ -106,7 +108,8 @@ impl QueryPoolConfig {
     pub fn multiply_adds(&self) -> u64 {
         let [q, n, c, d, o] =
             [self.queries, self.patches, self.channels, self.key_width(), self.outputs].map(u64::from);
-        q * n * (d + c) + if self.projections > 0 { q * o * c } else { 0 }
+        let projected = if self.projections > 0 { (q * o).saturating_mul(c) } else { 0 };
+        (q * n).saturating_mul(d + c).saturating_add(projected)
     }
 
     /// The same in the published order: project every patch, then average.
@@ -115,7 +118,11 @@ impl QueryPoolConfig {
         let [q, n, c, d, o, p] =
             [self.queries, self.patches, self.channels, self.key_width(), self.outputs, self.projections]
                 .map(u64::from);
-        if p == 0 { self.multiply_adds() } else { q * n * d + n * c * p * o + q * n * o }
+        if p == 0 {
+            return self.multiply_adds();
+        }
+        let projections = (n * c).saturating_mul(p).saturating_mul(o);
+        (q * n).saturating_mul(d + o).saturating_add(projections)
     }
 
     fn key_width(&self) -> u32 {
@@ -311,6 +318,21 @@ impl Kernel for QueryPoolForward {
         let keys = given("keys", config.keys.is_some(), args.keys)?.unwrap_or(args.x);
         let weight = given("weight", projected, args.weight)?;
         let y = given("y", projected, args.y)?;
+        let bias = given("mask", config.mask, args.mask)?;
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let mut outputs = vec![whole("attention", args.attention), whole("pooled", args.pooled)];
+        outputs.extend(y.map(|view| whole("y", view)));
+        check_apart(
+            &outputs,
+            &[
+                Some(whole("x", args.x)),
+                args.keys.map(|view| whole("keys", view)),
+                Some(whole("queries", args.queries)),
+                weight.map(|view| whole("weight", view)),
+                bias.map(|view| whole("mask", view)),
+            ],
+        )?;
         let scores = Product::new(context, config.scores())?;
         let softmax = SoftmaxForward::new(context, config.softmax())?;
         let pool = Product::new(context, config.pool())?;
@@ -319,7 +341,7 @@ impl Kernel for QueryPoolForward {
         let [score, s0, s1, s2, tail] = args.scratch.split(lengths)?;
         let score = score.view(0)?;
         let mut recording = scores.prepare(args.queries, keys, score, &s0)?;
-        let (bias, attention) = (given("mask", config.mask, args.mask)?, args.attention);
+        let attention = args.attention;
         recording.append(softmax.prepare(&SoftmaxForwardArgs {
             x: score,
             bias,
@@ -462,6 +484,29 @@ impl Kernel for QueryPoolBackward {
         if config.keys.is_none() {
             given("dkeys", false, args.dkeys)?;
         }
+        // The parts check sizes.
+        let whole = |what, view| Arg::words(what, view, 0);
+        let outputs: Vec<_> = [
+            Some(whole("dqueries", args.dqueries)),
+            args.dweight.map(|view| whole("dweight", view)),
+            args.dx.map(|view| whole("dx", view)),
+            args.dkeys.map(|view| whole("dkeys", view)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        check_apart(
+            &outputs,
+            &[
+                Some(whole("x", args.x)),
+                args.keys.map(|view| whole("keys", view)),
+                Some(whole("queries", args.queries)),
+                args.weight.map(|view| whole("weight", view)),
+                Some(whole("attention", args.attention)),
+                Some(whole("pooled", args.pooled)),
+                Some(whole("dy", args.dy)),
+            ],
+        )?;
         let to_attention = Product::new(context, config.pool_backward())?;
         let softmax = SoftmaxBackward::new(context, config.softmax())?;
         let to_queries = Product::new(context, config.query_gradient())?;

@@ -86,9 +86,9 @@ pub fn rotary_angles(tokens: u32, pairs: u32, base: f64) -> Vec<f64> {
 
 /// Angles of a grid of `[height, width]` tokens after `prefix` tokens that are not turned,
 /// `[prefix + height width, pairs]`: the first half of the pairs by x, the second by y (axial
-/// frequencies, Heo et al. 2024, section 3.2, with `base` 100). `pairs` is even.
+/// frequencies, Heo et al. 2024, section 3.2, with `base` 100). `pairs` is even and at least 2.
 pub fn rotary_angles_2d(grid: [u32; 2], prefix: u32, pairs: u32, base: f64) -> Result<Vec<f64>> {
-    check_config(pairs.is_multiple_of(2), "pairs", "even for two axes", pairs)?;
+    check_config(pairs > 0 && pairs.is_multiple_of(2), "pairs", "even for two axes, at least 2", pairs)?;
     let [height, width] = grid;
     let tokens = u64::from(height) * u64::from(width) + u64::from(prefix);
     count("angles", &[u32::try_from(tokens).unwrap_or(u32::MAX), pairs])?;
@@ -212,6 +212,8 @@ mod tests {
         assert_eq!(angles[6 * 4..], [2.0, 0.2, 1.0, 0.1]);
         assert!(rotary_angles_2d([2, 3], 0, 3, 100.0).is_err());
         assert!(rotary_angles_2d([65_536, 65_536], 0, 2, 100.0).is_err());
+        // None at all would take 2^64 turns to write nothing.
+        assert!(rotary_angles_2d([u32::MAX, u32::MAX], 0, 0, 100.0).is_err());
         assert_eq!(rotary_angles(3, 2, 10_000.0), [0.0, 0.0, 1.0, 0.01, 2.0, 0.02]);
     }
 }

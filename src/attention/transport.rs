@@ -19,7 +19,7 @@
 
 use crate::dispatch::{
     Arg, BufferView, Capabilities, Constants, Cost, Kernel, Launch, Plan, Recording, Result, Scratch, Shader,
-    check_config, check_workgroup, count, kernel, read, shader, write,
+    check_apart, check_config, check_workgroup, count, kernel, read, shader, write,
 };
 
 use super::compose::given;
@@ -219,7 +219,7 @@ kernel! {
 #[derive(Debug, Clone, Copy)]
 pub struct TransportObjectiveArgs<'a> {
     /// Cost of a token at an expert, expert by expert, `[m, n]`. The more negative `-cost` is, the less it
-    /// is wanted; a cost of 1e30 forbids.
+    /// is wanted; a cost of 1e30, or of infinity, forbids.
     pub cost: BufferView<'a>,
     /// Mass of each token, `[n]`, at least 0.
     pub a: BufferView<'a>,
@@ -266,15 +266,16 @@ impl Kernel for TransportObjective {
         let plan = Arg::words("plan", args.plan, elements);
         let cost = Arg::words("cost", args.cost, elements);
         let (a, b) = (of_tokens("a", args.a), of_experts("b", args.b));
-        let alpha = of_tokens("alpha", args.alpha);
+        let (alpha, dalpha) = (of_tokens("alpha", args.alpha), of_tokens("dalpha", args.dalpha));
         // Without beta, the shader never reads what stands for it.
         let beta = beta.map_or(b, |beta| of_experts("beta", beta));
         let shares = of_experts("scratch", args.scratch.view(0)?);
         let masses = of_experts("scratch", args.scratch.view(1)?);
         let value = Arg::words("value", args.value, u64::from(experts) + 1);
+        check_apart(&[plan, dalpha, value], &[cost, a, b, alpha, beta].map(Some))?;
         let lists: [&[Arg<'_>]; 3] = [
             &[cost, alpha, beta, plan, shares, masses],
-            &[plan, a, of_tokens("dalpha", args.dalpha)],
+            &[plan, a, dalpha],
             &[alpha, a, beta, b, shares, masses, value],
         ];
         let mut recording = Recording::new();
@@ -370,6 +371,9 @@ impl Kernel for TransportSolve {
         let iterate = of_tokens("scratch", args.scratch.view(3)?);
         let progress = Arg::words("scratch", args.scratch.view(4)?, 2);
         let value = Arg::words("value", args.value, u64::from(transport.experts) + 1);
+        let (slot_token, slot_weight) =
+            (slots("slot_token", args.slot_token), slots("slot_weight", args.slot_weight));
+        check_apart(&[alpha, plan, dalpha, value, slot_token, slot_weight], &[cost, a, b].map(Some))?;
         let mut recording = Recording::new();
         for launch in &self.plan.launches {
             let shader = launch.shader().entry();
@@ -380,7 +384,7 @@ impl Kernel for TransportSolve {
                 "token_gradient" => vec![plan, a, dalpha],
                 "ascend" => vec![dalpha, point, iterate, alpha, progress],
                 "objective" => vec![alpha, a, b, b, shares, masses, value],
-                _ => vec![plan, slots("slot_token", args.slot_token), slots("slot_weight", args.slot_weight)],
+                _ => vec![plan, slot_token, slot_weight],
             };
             recording.push(self.context.bind(launch, &list)?);
         }

@@ -563,6 +563,37 @@ fn ones(name: &str, config: AttentionConfig, random: &mut Random) -> Case {
     )
 }
 
+/// A bias that images and heads share, whose gradient takes more than one stretch of query rows where
+/// `STRETCH_BYTES` can be bound: a row of dS has 960 bytes, and the sums of the rows have 2,400.
+fn in_stretches() -> AttentionConfig {
+    AttentionConfig {
+        batch: 2,
+        heads: 3,
+        queries: 50,
+        keys: 40,
+        head_dim: 8,
+        bias: AttentionBias::Dense { share_batch: true, share_heads: true },
+        bias_gradient: true,
+        temperature: true,
+        ..AttentionConfig::default()
+    }
+}
+
+const STRETCH_BYTES: u64 = 1 << 14;
+
+/// The backward pass on a device of low limits.
+fn stretches(variant: AttentionVariant, random: &mut Random) -> Case {
+    let config = AttentionConfig { variant: Some(variant), ..in_stretches() };
+    let inputs = inputs(&config, 2.0, random);
+    let [_, mut case] = pair("the gradient of a bias in stretches", config, &inputs);
+    case.run = Box::new(move |context: &Context, b: &crate::harness::Views<'_>| {
+        let mut caps = context.capabilities().clone();
+        caps.limits.max_storage_buffer_binding_size = STRETCH_BYTES;
+        backward(&Context::with_capabilities(context.device(), context.queue(), caps), config, b)
+    });
+    case
+}
+
 pub fn cases() -> Vec<Case> {
     let mut table = Table { random: Random::new(71), cases: Vec::new() };
     let base = AttentionConfig::default();
@@ -742,6 +773,9 @@ pub fn cases() -> Vec<Case> {
         let config = AttentionConfig { variant: Some(variant), ..square(1370, 64) };
         cases.push(ones("1,370 tokens in 32 KiB of workgroup memory", config, &mut random));
     }
+    for &variant in ALL {
+        cases.push(stretches(variant, &mut random));
+    }
     cases
 }
 
@@ -853,6 +887,22 @@ mod tests {
         let groups = |bytes| plan(bytes, &config).unwrap().launches[0].groups().end;
         assert_eq!(groups(49_152), groups(16_384));
         assert!(groups(12_000) > groups(16_384));
+    }
+
+    #[test]
+    fn the_gradient_of_a_bias_takes_what_a_binding_holds() {
+        use patchfield::dispatch::Capabilities;
+        let plan = |bytes: u64| {
+            let mut caps = Capabilities::baseline();
+            caps.limits.max_storage_buffer_binding_size = bytes;
+            FlashAttentionBackward::plan(&in_stretches(), &caps).unwrap()
+        };
+        // 12 rows at a time of 50, with two launches for each stretch.
+        let (whole, cut) = (plan(1 << 20), plan(STRETCH_BYTES));
+        assert_eq!(cut.launches.len(), whole.launches.len() + 2 * 4);
+        assert_eq!(cut.scratch[1], 2400 + 12 * 960);
+        // Four rows in any case, which then cannot be bound.
+        assert_eq!(plan(4096).scratch[1], 2400 + 4 * 960);
     }
 
     #[test]

@@ -432,6 +432,17 @@ pub fn cases() -> Vec<Case> {
         ..base
     };
     cases.push(case(long, 0.7, &mut random));
+    // An epsilon of -0.0 is one of 0: heads go on.
+    let negative_zero = HopfieldConfig {
+        heads: 2,
+        states: 3,
+        patterns: 5,
+        width: 4,
+        update_steps_max: Some(2),
+        epsilon: -0.0,
+        ..base
+    };
+    cases.push(case(negative_zero, 0.7, &mut random));
     cases
 }
 

@@ -310,6 +310,22 @@ pub fn cases() -> Vec<Case> {
         let odd = SmallAttentionConfig { head_dim: 12, tokens: 9, scale: Some(0.5), ..half };
         cases.extend(case(odd, Kind::Masked, &mut random));
     }
+    for variant in VARIANTS {
+        // More than 128 tokens: Tiled has one block of rows a workgroup. 8 elements are a permutation that
+        // Subgroup has anyway.
+        let large = SmallAttentionConfig {
+            instances: 1,
+            tokens: 333,
+            heads: 2,
+            head_dim: 8,
+            variant: Some(variant),
+            ..base
+        };
+        cases.extend(case(large, Kind::Plain, &mut random));
+    }
+    // The most that there may be; Tiled then needs more than 16 KiB.
+    let most = SmallAttentionConfig { instances: 1, tokens: 512, heads: 1, head_dim: 8, ..base };
+    cases.extend(case(most, Kind::Plain, &mut random));
     cases
 }
 

@@ -75,6 +75,10 @@ impl Problem {
             // theta is a mean of what lies above it, less the mass, measured from the largest.
             let size = if beta.is_some() { 0.0 } else { 2.0 * u[0].abs() + 2.0 * (u[0] - theta) };
             for &i in &chosen {
+                // What costs infinitely much gets nothing, and adds nothing.
+                if s[i] == f64::NEG_INFINITY {
+                    continue;
+                }
                 let t = (s[i] - theta).max(0.0) / gamma;
                 // One that rounding could bring above the threshold has an error too.
                 let error = t + (s[i].abs() + size) / gamma;
@@ -186,11 +190,21 @@ pub fn problem(config: TransportConfig, random: &mut Random) -> (Problem, [Vec<f
     (Problem { config, cost: wide(&cost), a: wide(&a), b: wide(&b) }, [cost, a, b])
 }
 
+/// What the costs are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Costs {
+    Random,
+    /// Few values, so that the last place is often shared.
+    Ties,
+    /// Every third is infinite.
+    Infinite,
+}
+
 fn objective_case(
     [tokens, experts, nonzeros]: [u32; 3],
     gamma: f32,
     dual: TransportDual,
-    ties: bool,
+    costs: Costs,
     random: &mut Random,
 ) -> Case {
     let transport = TransportConfig { tokens, experts, nonzeros, gamma };
@@ -198,13 +212,16 @@ fn objective_case(
     let (mut problem, [mut cost, a, b]) = problem(transport, random);
     let mut alpha = random.vec(tokens as usize, -1.0, 1.0);
     let mut beta = random.vec(experts as usize, -0.5, 1.0);
-    if ties {
-        // Few values, so that the last place is often shared.
-        for v in cost.iter_mut().chain(&mut alpha).chain(&mut beta) {
-            *v = (*v * 2.0).round() * 0.5;
+    match costs {
+        Costs::Random => {}
+        Costs::Ties => {
+            for v in cost.iter_mut().chain(&mut alpha).chain(&mut beta) {
+                *v = (*v * 2.0).round() * 0.5;
+            }
         }
-        problem.cost = cost.iter().map(|&c| c.into()).collect();
+        Costs::Infinite => cost.iter_mut().skip(1).step_by(3).for_each(|c| *c = f32::INFINITY),
     }
+    problem.cost = cost.iter().map(|&c| c.into()).collect();
     let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
     let has_beta = dual == TransportDual::Dual;
     let wide_beta = wide(&beta);
@@ -213,7 +230,7 @@ fn objective_case(
     value.extend(out.dbeta);
     // Sums of k survivors for theta, n for a row or the objective, and about ten operations.
     let ulps = 12.0 + 2.0 * f64::from(nonzeros.min(tokens) + tokens + experts).sqrt();
-    let name = format!("{config:?} ties {ties}");
+    let name = format!("{config:?} costs {costs:?}");
     let case = Case::new(KERNEL, name, move |context, b| {
         let kernel = TransportObjective::new(context, config)?;
         kernel.prepare(&TransportObjectiveArgs {
@@ -236,6 +253,44 @@ fn objective_case(
     .output("dalpha", Expected::near(&out.dalpha, ulps, 0.0))
     .output("value", Expected::near(&value, ulps, 0.0));
     if has_beta { case.input("beta", &beta) } else { case }
+}
+
+/// A NaN whose sign bit is set among the potentials: it is the largest of each column and, as the only
+/// nonzero there may be, goes through; no other token notices.
+fn poisoned(dual: TransportDual, random: &mut Random) -> Case {
+    let transport = TransportConfig { tokens: 70, experts: 3, nonzeros: 1, gamma: 0.5 };
+    let config = TransportObjectiveConfig { transport, dual };
+    let (_, [cost, a, b]) = problem(transport, random);
+    let mut alpha = random.vec(70, -1.0, 1.0);
+    alpha[66] = f32::from_bits(0xffc0_0000);
+    let has_beta = dual == TransportDual::Dual;
+    let nan = (f64::NAN, 0.0);
+    let mut plan = vec![(0.0, 0.0); cost.len()];
+    plan.iter_mut().skip(66).step_by(70).for_each(|t| *t = nan);
+    let mut dalpha: Vec<Term> = a.iter().map(|&a| (a.into(), a.into())).collect();
+    dalpha[66] = nan;
+    let case = Case::new(KERNEL, format!("a NaN in one potential {config:?}"), move |context, b| {
+        let kernel = TransportObjective::new(context, config)?;
+        kernel.prepare(&TransportObjectiveArgs {
+            cost: b["cost"],
+            a: b["a"],
+            b: b["b"],
+            alpha: b["alpha"],
+            beta: has_beta.then(|| b["beta"]),
+            plan: b["plan"],
+            dalpha: b["dalpha"],
+            value: b["value"],
+            scratch: &b.scratch(&kernel)?,
+        })
+    })
+    .input("cost", &cost)
+    .input("a", &a)
+    .input("b", &b)
+    .input("alpha", &alpha)
+    .output("plan", Expected::near(&plan, 0.0, 0.0))
+    .output("dalpha", Expected::near(&dalpha, 1.0, 0.0))
+    .output("value", Expected::near(&[nan; 4], 0.0, 0.0));
+    if has_beta { case.input("beta", &random.vec(3, -0.5, 1.0)) } else { case }
 }
 
 /// The solver: what the row sums lack, and the objective. With as many nonzeros as tokens the plan is
@@ -320,23 +375,30 @@ pub fn cases() -> Vec<Case> {
     let mut random = Random::new(91);
     let mut cases = Vec::new();
     for dual in [TransportDual::Dual, TransportDual::SemiDual] {
-        for (shape, gamma, ties) in [
-            ([1, 1, 1], 1.0, false),
-            ([63, 3, 1], 0.5, false),
-            ([64, 5, 7], 2.0, true),
-            ([65, 2, 64], 10.0, false),
-            ([17, 70, 40], 1.0, false),
-            ([257, 4, 100], 3.0, true),
-            ([1009, 3, 129], 0.1, false),
-            ([4099, 2, 512], 100.0, true),
+        for (shape, gamma, costs) in [
+            ([1, 1, 1], 1.0, Costs::Random),
+            ([63, 3, 1], 0.5, Costs::Random),
+            ([64, 5, 7], 2.0, Costs::Ties),
+            ([65, 2, 64], 10.0, Costs::Random),
+            ([17, 70, 40], 1.0, Costs::Random),
+            ([257, 4, 100], 3.0, Costs::Ties),
+            ([1009, 3, 129], 0.1, Costs::Random),
+            ([4099, 2, 512], 100.0, Costs::Ties),
         ] {
-            cases.push(objective_case(shape, gamma, dual, ties, &mut random));
+            cases.push(objective_case(shape, gamma, dual, costs, &mut random));
         }
     }
     cases.push(solve_case(published_problem(), 60, 1e-3));
     for (tokens, experts, nonzeros, gamma, lack) in [(24, 4, 24, 1.0, 1e-6), (31, 7, 12, 5.0, 1e-3)] {
         let config = TransportConfig { tokens, experts, nonzeros, gamma };
         cases.push(solve_case(problem(config, &mut random), 120, lack));
+    }
+    for dual in [TransportDual::Dual, TransportDual::SemiDual] {
+        // All tokens may be chosen, and more than cost little.
+        for shape in [[70, 3, 70], [70, 3, 60]] {
+            cases.push(objective_case(shape, 2.0, dual, Costs::Infinite, &mut random));
+        }
+        cases.push(poisoned(dual, &mut random));
     }
     cases
 }

@@ -337,5 +337,18 @@ pub fn cases() -> Vec<Case> {
         };
         cases.extend(pair(half, &mut random));
     }
+    // Windows of 216 tokens, with padding and a shift. (With subgroups they would compile slowly.)
+    for variant in [SmallAttentionVariant::Plain, SmallAttentionVariant::Tiled] {
+        let large = WindowAttentionConfig {
+            grid: [7, 6, 6],
+            window: [6; 3],
+            shift: [3, 0, 0],
+            heads: 1,
+            head_dim: 8,
+            variant: Some(variant),
+            ..base
+        };
+        cases.extend(pair(large, &mut random));
+    }
     cases
 }

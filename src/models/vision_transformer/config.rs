@@ -403,7 +403,7 @@ impl VisionTransformerConfig {
         let entries = match self.windows(1, 0) {
             Some(windows) => windows.table_entries(),
             None => {
-                let side = |n: u32| (2 * n).saturating_sub(1);
+                let side = |n: u32| n.saturating_mul(2).saturating_sub(1);
                 let [height, width] = self.grid();
                 side(height).saturating_mul(side(width))
             }

@@ -478,10 +478,11 @@ pub fn hopfield(
     check_config(width > 0, "values", "at least 1", config.values)?;
     let inputs = [state, stored, values, beta];
     let [state, stored, values, beta] = inputs.map(|x| x.tensor().clone());
+    // It checks the sizes that follow.
+    let kernel = HopfieldForward::new(&context, config)?;
     let out = Tensor::new(&context, "retrieved", &[config.batch, config.heads, config.states, width])?;
     let flags = u64::from(config.steps() + 1) * u64::from(config.heads);
     let active = context.create_storage("active", 4 * flags)?;
-    let kernel = HopfieldForward::new(&context, config)?;
     let kept = kernel.create_scratch()?;
     let forward = kernel.prepare(&HopfieldForwardArgs {
         state: state.view(),
