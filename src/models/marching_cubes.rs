@@ -82,8 +82,8 @@ pub struct MarchingCubesConfig {
     /// The cube.
     pub cube: Cube,
     /// Where the field is a distance, or nearly: blocks of cells whose centre is farther from the surface than
-    /// `slack` times their half diagonal are skipped. 1 is safe for exact distances, 2 for fitted ones;
-    /// infinity looks everywhere.
+    /// `slack` times their half diagonal are skipped, unless the surface leads there from a block that is not. 1 is
+    /// safe for exact distances, 2 for fitted ones; infinity looks everywhere.
     pub slack: f32,
 }
 
@@ -113,42 +113,70 @@ pub fn marching_cubes(config: &MarchingCubesConfig, field: &mut FieldFunction<'_
     };
 
     let across = cells.div_ceil(BLOCK);
-    let corner_of = |b: u32| [b % across * BLOCK, b / across % across * BLOCK, b / across / across * BLOCK];
+    let place_of = |b: u32| [b % across, b / across % across, b / across / across];
+    let corner_of = |b: u32| place_of(b).map(|x| x * BLOCK);
     // Of a block that the cube cuts off, a place on its side at most.
     let middle = |b: u32| corner_of(b).map(|x| ((x as f32 + 0.5 * BLOCK as f32) / cells as f32).min(1.0));
     let reach = config.slack * 3.0f32.sqrt() * config.cube.half * BLOCK as f32 / cells as f32;
     let blocks: Vec<u32> = (0..across * across * across).collect();
-    let mut kept = Vec::new();
+    let mut queue = Vec::new();
     for chunk in blocks.chunks(1 << 16) {
         let distances = values(chunk.iter().map(|&b| middle(b)).collect())?;
-        kept.extend(chunk.iter().zip(distances).filter(|(_, d)| d.abs() <= reach).map(|(&b, _)| b));
+        queue.extend(chunk.iter().zip(distances).filter(|(_, d)| d.abs() <= reach).map(|(&b, _)| b));
     }
 
     let mut surface = Surface::default();
-    // A block has 17^3 corners; 12 blocks fill a dispatch.
-    for chunk in kept.chunks(12) {
-        let side = |low: u32| BLOCK.min(cells - low) + 1;
-        let mut points = Vec::new();
-        for &b in chunk {
-            let [x, y, z] = corner_of(b);
-            for k in 0..side(z) {
-                for j in 0..side(y) {
-                    points.extend((0..side(x)).map(|i| [place(x + i), place(y + j), place(z + k)]));
+    let mut seen = vec![false; blocks.len()];
+    queue.iter().for_each(|&b| seen[b as usize] = true);
+    while !queue.is_empty() {
+        let mut skipped = Vec::new();
+        // A block has 17^3 corners; 12 blocks fill a dispatch.
+        for chunk in queue.chunks(12) {
+            let side = |low: u32| BLOCK.min(cells - low) + 1;
+            let mut points = Vec::new();
+            for &b in chunk {
+                let [x, y, z] = corner_of(b);
+                for k in 0..side(z) {
+                    for j in 0..side(y) {
+                        points.extend((0..side(x)).map(|i| [place(x + i), place(y + j), place(z + k)]));
+                    }
+                }
+            }
+            let all = values(points)?;
+            let mut rest = &all[..];
+            for &b in chunk {
+                let low = corner_of(b);
+                let sides = low.map(side);
+                let (own, later) = rest.split_at(sides.iter().product::<u32>() as usize);
+                rest = later;
+                surface.block(low, sides, own, cells);
+                // Where the surface leaves the block it is followed.
+                for axis in 0..3 {
+                    let (at, step) = (place_of(b)[axis], across.pow(axis as u32));
+                    let below = (at > 0).then(|| (0, b - step));
+                    let above = (at + 1 < across).then(|| (sides[axis] - 1, b + step));
+                    for (plane, other) in below.into_iter().chain(above) {
+                        if !seen[other as usize] && is_cut(sides, own, axis, plane) {
+                            seen[other as usize] = true;
+                            skipped.push(other);
+                        }
+                    }
                 }
             }
         }
-        let all = values(points)?;
-        let mut rest = &all[..];
-        for &b in chunk {
-            let low = corner_of(b);
-            let sides = low.map(side);
-            let (own, later) = rest.split_at(sides.iter().product::<u32>() as usize);
-            rest = later;
-            surface.block(low, sides, own, cells);
-        }
+        queue = skipped;
     }
     let vertices = surface.vertices.into_iter().map(|unit| config.cube.place(unit)).collect();
     Mesh::new(vertices, surface.triangles)
+}
+
+/// Whether the values of a block on one of its planes across `axis` have both signs.
+fn is_cut(sides: [u32; 3], values: &[f32], axis: usize, plane: u32) -> bool {
+    let stride = [1, sides[0], sides[0] * sides[1]];
+    let [u, v] = [(axis + 1) % 3, (axis + 2) % 3];
+    let first = plane * stride[axis];
+    let at = |i: u32, j: u32| values[(first + i * stride[u] + j * stride[v]) as usize] < 0.0;
+    (0..sides[u]).any(|i| (0..sides[v]).any(|j| at(i, j) != at(0, 0)))
 }
 
 #[derive(Default)]
@@ -239,6 +267,16 @@ mod tests {
 
     fn length(p: [f32; 3]) -> f32 {
         p.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    /// Five times as steep where z is above 0: most blocks there seem to be far away.
+    #[test]
+    fn a_surface_is_followed_into_skipped_blocks() {
+        let steep = |p: [f32; 3]| (length(p) - 0.7) * if p[2] > 0.0 { 5.0 } else { 1.0 };
+        let all = surface(70, f32::INFINITY, steep).unwrap();
+        let some = surface(70, 1.0, steep).unwrap();
+        assert_eq!(some.open_edges(), 0);
+        assert_eq!(some.triangles.len(), all.triangles.len());
     }
 
     #[test]
