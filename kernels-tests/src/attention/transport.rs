@@ -369,6 +369,20 @@ pub const CANARIES: &[Canary] = &[
         find: "turn < 64u",
         replace: "turn < 1u",
     },
+    Canary {
+        bug: "a NaN with its sign among the smallest",
+        kernel: KERNEL,
+        shader: "attention/transport::columns",
+        find: "if (bits & 0x7fffffffu) > 0x7f800000u { return 0xffffffffu; }",
+        replace: "",
+    },
+    Canary {
+        bug: "0 times what costs infinitely much",
+        kernel: KERNEL,
+        shader: "attention/transport::columns",
+        find: "select(of_token, 0.0, s <= LOWEST)",
+        replace: "of_token * select(1.0, 0.0, s <= LOWEST)",
+    },
 ];
 
 pub fn cases() -> Vec<Case> {
