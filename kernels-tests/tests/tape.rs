@@ -87,6 +87,32 @@ fn what_does_not_belong_together_is_refused() {
 }
 
 #[test]
+fn what_is_not_given_gets_no_gradient() {
+    let Some(context) = best_context() else { return };
+    let tensor = |shape: &[u32]| {
+        let n = shape.iter().product::<u32>() as usize;
+        Tensor::from_slice(&context, "test", shape, &vec![1.0; n]).unwrap()
+    };
+    let read = |tensor: &Tensor| tensor.read(&context).unwrap();
+
+    let mut tape = Tape::new(&context);
+    let image = tensor(&[1, 1, 4, 4]);
+    let weight = tape.variable(&tensor(&[3, 4]));
+    let patch = patchfield::attention::PatchConfig::square(1, 1, 4, 2);
+    let y = ops::patch_embedding(&mut tape, &image, &weight, None, patch).unwrap();
+    let table = tape.variable(&tensor(&[4, 3]));
+    let y = ops::add_position(&mut tape, &y, None, &table).unwrap();
+    let square = tape.variable(&tensor(&[3, 3]));
+    let y = ops::linear(&mut tape, &y, &square, None, Activation::Identity).unwrap();
+    let gradients = tape.backward(&y, &tensor(&[1, 4, 3])).unwrap();
+    context.run_blocking(&gradients.recording).unwrap();
+    assert_eq!(read(y.tensor()), [15.0; 12]);
+    assert_eq!(read(gradients.of(&weight).unwrap()), [12.0; 12]);
+    assert_eq!(read(gradients.of(&table).unwrap()), [3.0; 12]);
+    assert_eq!(read(gradients.of(&square).unwrap()), [20.0; 9]);
+}
+
+#[test]
 fn operations_of_several_outputs_take_what_gradients_there_are() {
     let Some(context) = best_context() else { return };
     let tensor = |shape: &[u32], data: &[f32]| Tensor::from_slice(&context, "test", shape, data).unwrap();

@@ -177,9 +177,9 @@ impl SoftmaxConfig {
             (SoftmaxVariant::Workgroup, _) => {
                 count("parts", &[self.rows, parts])?;
                 // What goes in is read twice, and weighed: once would do.
-                let first = Cost::new(0, 8 * all);
-                let launches = vec![launch(2, all, first)?, launch(3, all, whole)?];
-                Ok(Plan { variant: "parts", launches, scratch: vec![all * if backward { 4 } else { 8 }] })
+                let bytes = all * if backward { 4 } else { 8 };
+                let launches = vec![launch(2, all, Cost::new(0, bytes))?, launch(3, all, whole)?];
+                Ok(Plan { variant: "parts", launches, scratch: vec![bytes] })
             }
         }
     }

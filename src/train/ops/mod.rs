@@ -98,7 +98,8 @@ pub fn linear(
             dbias: dbias.as_ref().map(Tensor::view),
             scratch: &kernel.create_scratch()?,
         })?;
-        Ok((recording, vec![Some(dx), Some(dweight), dbias]))
+        let gradients = [dx, dweight].into_iter().chain(dbias).map(Some);
+        Ok((recording, gradients.collect()))
     }))
 }
 

@@ -60,7 +60,8 @@ pub fn add_position(
         let recording = AddPositionBackward::new(context, config)?.prepare(&args)?;
         // The first rows of dtable are the gradient of the prefix too.
         let dprefix = prefix_shape.map(|shape| Tensor::from_buffer(dtable.buffer(), &shape)).transpose()?;
-        Ok((recording, vec![Some(dx), Some(dtable), dprefix]))
+        let gradients = [dx, dtable].into_iter().chain(dprefix).map(Some);
+        Ok((recording, gradients.collect()))
     }))
 }
 
@@ -106,7 +107,8 @@ pub fn patch_embedding(
             dimage: None,
             scratch: &kernel.create_scratch()?,
         })?;
-        Ok((recording, vec![Some(dweight), dbias]))
+        let gradients = std::iter::once(dweight).chain(dbias).map(Some);
+        Ok((recording, gradients.collect()))
     }))
 }
 
